@@ -1,0 +1,128 @@
+"""The kriging step: the linear-Gaussian update of the clean estimate by point observations.
+
+    x0 <- x0 - M A^T (A M A^T + s^2)^-1 (A x0 - y),
+
+M the covariance of the Wiener filter's error at this noise level. With the exact prior x0 becomes E[x0 | x_sigma, y]
+exactly. Rows are divided by their told errors, so s^2 = 1; B = A M A^T is formed once per noise level in float64, and
+shared by all members. Up to 1024 rows it is eigendecomposed, B = Q diag(l) Q^T, so that each member's own scales cost
+two matrix-vector products; beyond that one Cholesky factor serves all members with common scales.
+"""
+
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sciguide.errors import InputError
+from sciguide.observations import Observations
+from sciguide.prior import Prior
+
+MOST_EIGEN, MOST_ROWS = 1024, 4096
+A_RANGE, B_RANGE = (1e-2, 1e2), (1e-3, 1e3)  # how far the scales of M and of s^2 may be from what was told
+
+
+class System(NamedTuple):
+    """A M A^T at one noise level: eigenvalues (m,) ascending and eigenvectors (m, m), or only the matrix (m, m)."""
+
+    eigenvalues: Tensor | None
+    vectors: Tensor | None
+    matrix: Tensor
+
+
+class Kriging:
+    """The update of members' estimates by one set of `observations`.
+
+    `scales`: "told" takes M and the errors as they are told; "ml" scales both, per member and noise level, by maximum
+    likelihood of the innovations. Raises InputError above 4096 observations.
+    """
+
+    name, bands = "observations", 1
+
+    def __init__(self, prior: Prior, observations: Observations, scales: Literal["told", "ml"] = "ml") -> None:
+        if len(observations) > MOST_ROWS:
+            raise InputError(f"{len(observations)} observations: at most {MOST_ROWS} points; thin or average them")
+        self.prior, self.observations, self.scales = prior, observations, scales
+        self.system = lru_cache(maxsize=64)(self._system)
+
+    def _system(self, sigma: float) -> System:
+        m, shape = len(self.observations), tuple(self.prior.mask.shape)
+        eye = torch.eye(m, dtype=torch.float64, device=self.prior.mean.device)
+        parts = [self.prior.apply_M(self.observations.scatter(rows, shape), sigma) for rows in eye.split(64)]
+        matrix = torch.cat([self.observations.predict(part) for part in parts])
+        matrix = (matrix + matrix.T) / 2
+        if m > MOST_EIGEN:
+            return System(None, None, matrix)
+        eigenvalues, vectors = torch.linalg.eigh(matrix)
+        return System(eigenvalues.clamp(min=0), vectors, matrix)
+
+    def start(self, noise: Tensor, sigma: float) -> Tensor:
+        """The state at the first noise level given the observations: a draw of the prior, its mean moved to the
+        conditional mean. Starting from the unconditional mean costs up to a third of a posterior standard deviation
+        in the largest modes, since sigma_0 is only three times theirs."""
+        mean = self.prior.mean[None]
+        return self.prior.sample(noise, sigma) + self.correct(mean, 1e4 * sigma) - mean
+
+    def innovation(self, x0: Tensor, sigma: float) -> Tensor:
+        """(A x0 - y) / s, (B, m), in the eigenbasis of A M A^T where there is one."""
+        r = self.observations.innovation(x0)
+        vectors = self.system(sigma).vectors
+        return r if vectors is None else r @ vectors
+
+    def features(self, x0: Tensor, sigma: float) -> Tensor:
+        """What a policy sees, (B, 5): log of the innovations' energy over their predicted variance, over all rows and
+        per quarter of the eigenvalues of A M A^T."""
+        rho = self.innovation(x0, sigma)
+        eigenvalues = self.system(sigma).eigenvalues
+        variance = self.system(sigma).matrix.diagonal() + 1 if eigenvalues is None else eigenvalues + 1
+        ratio = rho.square() / variance
+        quarters = [q.mean(1) for q in ratio.tensor_split(4, dim=1)]
+        return torch.stack([ratio.mean(1), *quarters], 1).clamp(1e-6, 1e6).log()
+
+    def correct(self, x0: Tensor, sigma: float, log_s2: Tensor | None = None, tilt: Tensor | None = None) -> Tensor:
+        """The step. `log_s2` (B, 1) multiplies s^2 by its exponential, `tilt` (B, C) turns M into E M E with
+        E = diag(exp(tilt / 2)) per channel; None is the formula itself."""
+        system, shape = self.system(sigma), tuple(x0.shape[1:])
+        rho = self.innovation(x0, sigma)
+        noise = rho.new_ones(len(x0)) if log_s2 is None else log_s2[:, 0].exp()
+        if self.scales == "ml":
+            variance = system.matrix.diagonal() if system.eigenvalues is None else system.eigenvalues
+            a, b = likelihood_scales(variance, rho if system.eigenvalues is not None else rho.flatten()[None])
+            noise = noise * b / a
+        if tilt is not None and bool((tilt != 0).any()):
+            return self._tilted(x0, sigma, noise, tilt)
+        if system.eigenvalues is None:
+            lower = torch.linalg.cholesky(system.matrix + noise.mean() * torch.eye(len(system.matrix)).to(rho))
+            weights = torch.cholesky_solve(rho.T, lower).T
+        else:
+            floor = 1e-8 * system.eigenvalues.mean()
+            weights = rho / (system.eigenvalues + noise[:, None].clamp(min=floor))
+            weights = weights @ system.vectors.T
+        return x0 - self.prior.apply_M(self.observations.scatter(weights, shape), sigma)
+
+    def _tilted(self, x0: Tensor, sigma: float, noise: Tensor, tilt: Tensor) -> Tensor:
+        e, r = (tilt / 2).exp(), self.observations.innovation(x0)
+        rows = e[:, self.observations.channel]
+        matrix = rows[:, :, None] * self.system(sigma).matrix * rows[:, None]
+        floor = 1e-8 * matrix.diagonal(dim1=1, dim2=2).mean(1)
+        matrix.diagonal(dim1=1, dim2=2).add_(torch.maximum(noise, floor)[:, None])
+        weights = torch.cholesky_solve(r[..., None], torch.linalg.cholesky(matrix))[..., 0]
+        e = e[..., None, None]
+        step = self.prior.apply_M(e * self.observations.scatter(weights, tuple(x0.shape[1:])), sigma)
+        return x0 - e * step
+
+
+def likelihood_scales(eigenvalues: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales (a, b), each (B,), of M and of s^2 = 1 by maximum likelihood of the innovations `rho` (B, m).
+
+    They minimise sum_i log(a l_i + b) + rho_i^2 / (a l_i + b) with l_i the `eigenvalues` (m,): for a given ratio
+    q = b / a the best a is the mean of rho_i^2 / (l_i + q); q runs over a grid, both are clipped to their ranges.
+    """
+    q = torch.logspace(-5, 5, 41, dtype=rho.dtype, device=rho.device)[:, None]
+    variance = eigenvalues + q
+    a = (rho.square()[:, None] / variance).mean(-1).clamp(*A_RANGE)
+    b = (q[:, 0] * a).clamp(*B_RANGE)
+    scaled = a[..., None] * eigenvalues + b[..., None]
+    loss = (scaled.log() + rho.square()[:, None] / scaled).sum(-1)
+    best = loss.argmin(1, keepdim=True)
+    return a.gather(1, best)[:, 0], b.gather(1, best)[:, 0]
