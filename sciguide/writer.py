@@ -152,8 +152,9 @@ def write_member(
         done = read_receipt(directory, member)
         if done and done.identity == identity and not fault(directory, done, verify=True):
             return done
-        # An old receipt must never vouch for a new file, not even for the moment between the two.
-        receipt_path(directory, member).unlink(missing_ok=True)
+        if done:
+            # An old receipt must never vouch for a new file, not even for the moment between the two.
+            receipt_path(directory, member).unlink(missing_ok=True)
         try:
             write_atomically(path, write)
             return write_receipt(directory, member, identity)
