@@ -1,0 +1,5 @@
+import sys
+
+from sciguide.cli import main
+
+sys.exit(main())
