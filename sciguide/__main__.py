@@ -1,5 +1,8 @@
+"""`python -m sciguide` is the command `sciguide`."""
+
 import sys
 
 from sciguide.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
