@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 # Imported when first used, so that `import sciguide` costs nothing. No module bears the name of one of these: it would
 # take the function's place once imported.
-_EXPORTS = {"residual": ("sciguide.residuals", "residual_of")}
+_EXPORTS = {"load": ("sciguide.generate", "load"), "residual": ("sciguide.residuals", "residual_of")}
 
 __all__ = ["__version__", *_EXPORTS]
 

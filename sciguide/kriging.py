@@ -38,6 +38,7 @@ class Kriging:
     """
 
     name, bands = "observations", 1
+    feature_names = ("log innovation ratio", *(f"log innovation ratio, quarter {q}" for q in range(1, 5)))
 
     def __init__(self, prior: Prior, observations: Observations, scales: Literal["told", "ml"] = "ml") -> None:
         if len(observations) > MOST_ROWS:
@@ -68,6 +69,10 @@ class Kriging:
         r = self.observations.innovation(x0)
         vectors = self.system(sigma).vectors
         return r if vectors is None else r @ vectors
+
+    def acts(self, index: int, last: int) -> bool:
+        """At every noise level, and not again on the finished field."""
+        return index < last
 
     def features(self, x0: Tensor, sigma: float) -> Tensor:
         """What a policy sees, (B, 5): log of the innovations' energy over their predicted variance, over all rows and

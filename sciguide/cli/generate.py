@@ -1,0 +1,68 @@
+"""`sciguide generate RUN`: draw an ensemble into a folder of CF NetCDF files, one member a file."""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from sciguide.cli.parser import call
+from sciguide.errors import InputError
+
+
+def run(argv: list[str]) -> int:
+    return call(generate, argv, "sciguide generate")
+
+
+def generate(
+    run: str,
+    members: int = 16,
+    policy: Literal["none", "fixed"] = "none",
+    obs: str | None = None,
+    out: str | None = None,
+    seed: int = 0,
+    steps: int = 20,
+    scales: Literal["ml", "told"] = "ml",
+    batch: int = 8,
+    shard: str = "0/1",
+    dry_run: bool = False,
+) -> int:
+    """Draw members from the model of a run. Running the same command again resumes.
+
+    Args:
+        run: a run's folder, or its model.pt
+        members: how many members the ensemble has
+        policy: none (unguided) or fixed (the formula)
+        obs: point observations, a CSV file with the columns variable,y,x,value,error
+        out: folder of the ensemble; `ensemble` in the run's folder if left out
+        seed: of the noise; member m with seed s is the same in every ensemble
+        steps: evaluations of the network per member
+        scales: of the prior's and the observations' errors: estimated by maximum likelihood, or as told
+        batch: members computed together; part of what makes bytes repeat
+        shard: i/n does only every n-th batch, beginning with the i-th, for n processes or array jobs
+        dry_run: say what would be done and do nothing
+    """
+    from sciguide.generate import Options, find_model, write_ensemble
+    from sciguide.receipts import read_receipts
+
+    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    part = (int(found[1]), int(found[2])) if found else (1, 0)
+    if part[0] >= part[1]:
+        raise InputError(f"--shard {shard}: i/n with i from 0 to n - 1, such as 0/4")
+    if members < 1:
+        raise InputError(f"--members {members}: at least 1")
+    options = Options(steps=steps, policy=policy, observations=obs, scales=scales, batch=batch)
+    model = find_model(run)
+    folder = Path(out) if out else model.parent / "ensemble"
+    there = len(read_receipts(folder))
+    print(f"{model}: {members} members into {folder}, {there} there; seed {seed}, {steps} steps, policy {policy}")
+    if dry_run:
+        return 0
+    from rich.progress import Progress
+
+    with Progress(transient=True) as progress:
+        task = progress.add_task("drawing", total=members, completed=there)
+        made = 0
+        for _ in write_ensemble(model, folder, members, seed, options, part):
+            made += 1
+            progress.advance(task)
+    print(f"{made} members drawn, {len(read_receipts(folder))} of {members} finished in {folder}")
+    return 0

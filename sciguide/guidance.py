@@ -1,0 +1,91 @@
+"""Guidance: the policy decides, the constraints correct the clean estimate.
+
+At every noise level each constraint says what it sees of the estimate x0 (`features`), the policy turns that into a few
+bounded numbers per member, and each constraint moves x0 (`correct`) with its variance s^2 multiplied by exp(a) and the
+metric M turned into E M E, E = diag(exp(c / 2)) per channel. Zero is the formula itself. The sampler is never seen.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from sciguide.policy import Policy, bounded
+
+
+class Constraint(Protocol):
+    """What guidance asks of a constraint. `bands`: entries of its log s^2; `feature_names`: of what a policy sees."""
+
+    name: str
+    bands: int
+    feature_names: tuple[str, ...]
+
+    def acts(self, index: int, last: int) -> bool:
+        """Whether the formula applies at step `index`; `last` is the index of the finished field."""
+
+    def features(self, x0: Tensor, sigma: float) -> Tensor:
+        """(B, len(feature_names)), of order one."""
+
+    def correct(self, x0: Tensor, sigma: float, log_s2: Tensor | None, tilt: Tensor | None) -> Tensor:
+        """The corrected estimate for log_s2 (B, bands) and tilt (B, C); None is zero."""
+
+
+class Decision(NamedTuple):
+    """What was seen (B, K), done (B, A), how likely that was and what it was thought to be worth, (B,)."""
+
+    observation: Tensor
+    action: Tensor
+    log_prob: Tensor
+    value: Tensor
+
+
+class Guidance:
+    """`guide(index, x0, sigma) -> (guided, Decision)` for `sampler.sample`, with `constraints` applied in order.
+
+    `channels`: of the fields; `last`: the index of the finished field, the number of noise levels. With one channel
+    there is no metric to choose between fields, so the action holds the variances alone.
+    """
+
+    def __init__(self, constraints: Sequence[Constraint], policy: Policy, channels: int, last: int) -> None:
+        self.constraints, self.policy, self.channels, self.last = tuple(constraints), policy, channels, last
+
+    @staticmethod
+    def action_names(constraints: Sequence[Constraint], names: Sequence[str]) -> tuple[str, ...]:
+        """Names of the numbers of an action for channels `names`."""
+        bands = [
+            f"log s2 {c.name}" + (f" band {b}" if c.bands > 1 else "") for c in constraints for b in range(c.bands)
+        ]
+        return (*bands, *(f"metric {n}" for n in names if len(names) > 1))
+
+    @staticmethod
+    def observation_names(constraints: Sequence[Constraint]) -> tuple[str, ...]:
+        """Names of what a policy sees."""
+        return (*(f"{c.name}: {f}" for c in constraints for f in c.feature_names), "log sigma")
+
+    def __call__(self, index: int, x0: Tensor, sigma: float) -> tuple[Tensor, Decision]:
+        seen = [c.features(x0, sigma) for c in self.constraints]
+        level = torch.full_like(x0[:, :1, 0, 0], sigma).log()
+        observation = torch.cat([*seen, level], 1)
+        choice = self.policy(observation)
+        action = bounded(choice.action)
+        guided, tilt, at = x0, None, sum(c.bands for c in self.constraints)
+        if self.channels > 1:
+            tilt = action[:, at:] - action[:, at:].mean(1, keepdim=True)
+        first = 0
+        for constraint in self.constraints:
+            log_s2 = action[:, first : first + constraint.bands]
+            first += constraint.bands
+            if constraint.acts(index, self.last):
+                corrected = constraint.correct(guided, sigma, log_s2, tilt)
+                # a correction that fails for a member leaves that member unguided, and the others alone
+                good = torch.isfinite(corrected).flatten(1).all(1)[:, None, None, None]
+                guided = torch.where(good, corrected, guided)
+        return guided, Decision(observation, action, choice.log_prob, choice.value)
+
+    def start(self, noise: Tensor, sigma: float, prior) -> Tensor:
+        """The state at the first noise level: a draw of the prior, moved by the constraints that know how."""
+        for constraint in self.constraints:
+            if hasattr(constraint, "start"):
+                return constraint.start(noise, sigma)
+        return prior.sample(noise, sigma)

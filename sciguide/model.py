@@ -1,0 +1,129 @@
+"""The trained model as one self-sufficient file: weights, prior, normaliser, grid, coordinates, equations.
+
+A file holds plain Python values and tensors only and is read with `weights_only=True`: loading runs no code from it.
+"""
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciguide.atomic import write_atomically
+from sciguide.constraints import EquationOnModel, EquationRecord
+from sciguide.datasets.layout import Layout
+from sciguide.datasets.normaliser import Normaliser
+from sciguide.denoiser import Denoiser
+from sciguide.errors import InputError
+from sciguide.grid import Grid
+from sciguide.nn.unet import UNet
+from sciguide.prior import Prior, prior_from_dict
+from sciguide.sampler import karras_sigmas
+
+FORMAT = 1
+
+
+class NetworkError(NamedTuple):
+    """Mean square error of the denoiser on held-out samples: `mse[i][c]` at noise level `sigmas[i]`, channel c."""
+
+    sigmas: list[float]
+    mse: list[list[float]]
+
+    def at(self, sigma: float) -> np.ndarray:
+        """Interpolated in log sigma, constant beyond the ends; (C,)."""
+        logs = np.log(self.mse)
+        return np.exp([np.interp(np.log(sigma), np.log(self.sigmas), logs[:, c]) for c in range(logs.shape[1])])
+
+
+@dataclass
+class Model:
+    """A denoiser and all that is needed to sample from it and to write what it makes."""
+
+    denoiser: Denoiser
+    network: dict[str, Any]
+    normaliser: Normaliser
+    layout: Layout
+    grid: Grid
+    sigma_min: float
+    sigma_max: float
+    error: NetworkError
+    effective: float
+    fingerprint: str
+    equations: list[EquationRecord] = field(default_factory=list)
+
+    def constraints(self) -> list[EquationOnModel]:
+        """The model's equations on its normalised fields."""
+        return [EquationOnModel(e, self.normaliser, self.grid) for e in self.equations]
+
+    @property
+    def prior(self) -> Prior:
+        """The prior in float64."""
+        return self.denoiser.prior
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, Y, X)"""
+        return tuple(self.layout.mask.shape)
+
+    def sigmas(self, steps: int) -> list[float]:
+        """The noise levels of a chain of `steps` network evaluations."""
+        return karras_sigmas(steps, self.sigma_min, self.sigma_max)
+
+    @torch.inference_mode()
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """D(x, sigma), (B, C, Y, X) in the dtype of the prior; the network runs in float32."""
+        return self.denoiser(x, sigma)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write atomically: a file of this name is the old one or the new one."""
+        state = {
+            "format": FORMAT,
+            "weights": self.denoiser.network.state_dict(),
+            "prior": self.prior.to_dict(),
+            "normaliser": self.normaliser.to_dict(),
+            "layout": self.layout.to_dict(),
+            "grid": self.grid.to_dict(),
+            "error": self.error._asdict(),
+            "equations": [asdict(e) for e in self.equations],
+        }
+        plain = ("network", "sigma_min", "sigma_max", "effective", "fingerprint")
+        state |= {k: getattr(self, k) for k in plain}
+        write_atomically(Path(path), lambda part: torch.save(state, part))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Model":
+        """The model in a file that `save` wrote, in evaluation mode.
+
+        Raises InputError where the file is missing, damaged or of another format.
+        """
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such model; `sciguide fit` writes model.pt into its run folder")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if state.pop("format") != FORMAT:
+                raise InputError(f"{path}: not format {FORMAT} of a sciguide model; fit it again with this version")
+            prior = prior_from_dict(state.pop("prior"))
+            network = build_network(len(prior.mask), state["network"])
+            network.load_state_dict(state.pop("weights"))
+            parts = {
+                "denoiser": Denoiser(prior, network).eval().requires_grad_(False),
+                "normaliser": Normaliser.from_dict(state.pop("normaliser")),
+                "layout": Layout.from_dict(state.pop("layout")),
+                "grid": Grid.from_dict(state.pop("grid")),
+                "error": NetworkError(**state.pop("error")),
+                "equations": [EquationRecord(**e) for e in state.pop("equations")],
+            }
+        except InputError:
+            raise
+        except Exception as error:  # torch raises a dozen types on a damaged archive
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path}: damaged or not a sciguide model ({reason}); fit it again") from error
+        return cls(**parts, **state)
+
+
+def build_network(channels: int, arguments: dict[str, Any]) -> UNet:
+    """The U-Net of a model with `channels` channels."""
+    return UNet(Denoiser.input_channels(channels), channels, **arguments)

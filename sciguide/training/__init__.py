@@ -1,0 +1,1 @@
+"""Training: `diffusion.DiffusionModule`, the base model."""
