@@ -60,12 +60,12 @@ def stretched(n: int) -> Grid:
 
 
 def sphere(n: int) -> Grid:
-    return Grid(np.linspace(-70, 75, n), np.arange(2 * n) * 180 / n, ("open", "periodic"), sphere=True)
+    return Grid(np.linspace(-70, 75, n), np.arange(n) * 360 / n, ("open", "periodic"), sphere=True)
 
 
 def gaussian(n: int) -> Grid:
     lat = np.rad2deg(np.arcsin(np.polynomial.legendre.leggauss(n)[0]))
-    return Grid(lat, np.arange(2 * n) * 180 / n, ("open", "periodic"), sphere=True)
+    return Grid(lat, np.arange(n) * 360 / n, ("open", "periodic"), sphere=True)
 
 
 def on_plane(grid: Grid) -> dict[str, np.ndarray]:
