@@ -2,7 +2,7 @@
 
 `call(function, argv, prog)` runs an own verb, whose options are the function's parameters; `sciguide.cli.fit_parser`
 has the parser of the verbs that Lightning runs. Configs are jsonargparse's YAML, which may name only what stands under
-ALLOWED, or what `--allow-import NAME` adds for this one run.
+ALLOWED, or what `--allow-import NAME` adds for the rest of the process.
 """
 
 import os
@@ -10,7 +10,7 @@ import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Iterator
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from typing import Any, NoReturn, get_args, get_origin
 
 from jsonargparse import ActionYesNo, ArgumentParser, auto_cli, set_parsing_settings
@@ -109,8 +109,8 @@ def explain(message: str, options: Iterable[str], hint: str) -> UsageError:
         if not found[1].startswith("-"):
             return UsageError(f"one word too many: {found[1]}", hint)
         return unknown(found[1].partition("=")[0], options, hint)
-    if found := re.search(r"(?:accept option|Option) '([^']+)'(?: is not accepted)?", line):
-        return unknown(found[1], options, hint)
+    if found := re.search(r"(?:Group '([^']+)' does not accept option|accept option|Option) '([^']+)'", line):
+        return unknown(".".join(filter(None, found.groups())), options, hint)
     if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", line):
         choices = re.findall(r"[\w.-]+", found[2])
         return UsageError(f"no such choice: {found[1]}{meant(found[1], choices)}", hint)
@@ -128,16 +128,19 @@ def explain(message: str, options: Iterable[str], hint: str) -> UsageError:
 
 
 def unknown(key: str, options: Iterable[str], hint: str) -> UsageError:
-    """UsageError for an option (`--name`) or a config key (`name`) that does not exist; the nearest one is suggested,
-    compared as a whole or by its last dotted part (`max_epoch` finds `trainer.max_epochs`)."""
-    dashes = "--" if key.startswith("-") else ""
-    names = [o for o in options if o.startswith("--") and not o.startswith("--print")]
+    """UsageError for an option (`--name`) or config key (`name`) that does not exist, with the one most like it,
+    as a whole or in its last dotted part: `max_epoch` finds `trainer.max_epochs`."""
+    dashes, word = ("--", key.lstrip("-")) if key.startswith("-") else ("", key)
+    names = [o[2:] for o in options if o.startswith("--") and not o.startswith("--print")]
     if not dashes:
-        names = [o[2:].replace("-", "_") for o in names]
-    last = {name.removeprefix("--").rpartition(".")[2]: name for name in names}
-    text = meant(key, names)
-    if not text and (close := get_close_matches(key.removeprefix("--").rpartition(".")[2], last, n=1)):
-        text = f"; did you mean {last[close[0]]}?"
+        names = [name.replace("-", "_") for name in names]
+
+    def likeness(name: str) -> tuple[float, float]:
+        whole = SequenceMatcher(None, word, name).ratio()
+        return max(whole, SequenceMatcher(None, word.rpartition(".")[2], name.rpartition(".")[2]).ratio()), whole
+
+    best = max(names, key=likeness, default="")
+    text = f"; did you mean {dashes}{best}?" if likeness(best)[0] >= 0.6 else ""
     return UsageError(f"no such {'option' if dashes else 'key'}: {key}{text}", hint, None if dashes else key)
 
 
