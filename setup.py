@@ -1,5 +1,5 @@
-"""Packages and shipped data. `kernels/` and `datasets/` are installed as `sciguide.kernels` and `sciguide.datasets`
-through the committed links `sciguide/kernels -> ../kernels` and `sciguide/datasets -> ../datasets`, `configs/` as data."""
+"""Packages and shipped data. `kernels/` and `datasets/` are installed as `sciguide.kernels` and `sciguide.datasets`,
+`configs/` as data, through committed links inside `sciguide/`."""
 
 from setuptools import find_packages, setup
 
