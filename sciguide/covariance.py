@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +10,6 @@ from sciguide.shrinkage import Homogeneous, Lags, choose_shrinkage
 
 MOST_MODES = 768
 NEGLIGIBLE_SHARE = 1e-3  # modes are kept until what is left has so small a share of the mean variance
-FOLDS = 5
 
 
 def fit_prior(
@@ -58,30 +56,29 @@ def fit_eof(x: Tensor, mask: Tensor, weights: Tensor | None, effective: float | 
 
     Few independent samples (14 in ten months of ocean currents) leave most directions of the state space unseen: the
     sample covariance gives them no variance and interpolation by it is hardly better than the mean field. So
-    C = scale ((1 - alpha) C_sample + alpha C_homogeneous), see `Homogeneous`; scale, alpha and the homogeneous
-    covariance's two parameters are those of the largest likelihood of blocks of samples left out, at least as long as
-    the samples are correlated (`sciguide.shrinkage`). What the leading modes leave goes into tau^2.
+    C = (1 - alpha) C_sample + alpha C_homogeneous with the parameters that make blocks of samples left out most likely
+    (`sciguide.shrinkage`). What the leading modes leave goes into tau^2.
     """
     values = x.flatten(1)[:, mask.flatten()]
     n, d = values.shape
-    choice = choose_shrinkage(x, mask, int(np.clip(effective or n, 2, min(FOLDS, n))))
+    choice = choose_shrinkage(x, mask, effective or n)
     anomalies = values - values.mean(0)
     homogeneous = Homogeneous.of(Lags.of((x - x.mean(0)) * mask, mask, choice.local), choice.length)
 
     def covariance(v: Tensor) -> Tensor:
         sample = anomalies.T @ (anomalies @ v) / (n - 1)
-        return choice.scale * ((1 - choice.alpha) * sample + choice.alpha * homogeneous.apply(v))
+        return (1 - choice.alpha) * sample + choice.alpha * homogeneous.apply(v)
 
     w = torch.ones_like(mask, dtype=x.dtype) if weights is None else weights.to(x).expand(mask.shape)
     root = w[mask].sqrt()[:, None]
-    most = min(MOST_MODES, d - 1, 4 * n if choice.alpha == 0 else d)
+    most = min(MOST_MODES, d - 1)
     v = leading_directions(lambda v: root * covariance(root * v), d, most)
     # orthonormal without the weights, and diagonal within their span
     v = torch.linalg.qr(v / root)[0]
     variances, rotation = torch.linalg.eigh(v.T @ covariance(v))
     v, variances = v @ rotation.flip(1), variances.flip(0).clamp(min=0)
     sample = anomalies.square().sum() / (n - 1)
-    total = choice.scale * ((1 - choice.alpha) * sample + choice.alpha * homogeneous.variance.sum())
+    total = (1 - choice.alpha) * sample + choice.alpha * homogeneous.variance.sum()
     left = (total - variances.cumsum(0)) / (d - torch.arange(1, len(variances) + 1))
     r = int((left <= NEGLIGIBLE_SHARE * total / d).nonzero()[:1].sum()) or len(variances)
     field = x.new_zeros(mask.shape)

@@ -148,6 +148,25 @@ class EquationStep:
             parts.append(diagonal(self.metric(alone, sigma)))
         return Spectrum(torch.stack(parts), diagonal(back))
 
+    def couples(self) -> bool:
+        """Whether the prior does not know the equation yet, trace(J C J^T) > trace(s^2): then observations need it at
+        every step, and M conditioned on it."""
+        generator = torch.Generator().manual_seed(1)
+        valid = self.equation.operator.valid
+        z = torch.where(valid, torch.randn(PROBES, *valid.shape, generator=generator, dtype=torch.float64), 0)
+        trace = (z * self.forward(self.prior.apply_M(self.transpose(z), self.model.sigma_max))).sum() / PROBES
+        return float(trace) > self.s2 * int(valid.sum())
+
+    def conditional(self, v: Tensor, sigma: float) -> Tensor:
+        """V v - V J^T (J V J^T + s^2)^-1 J V v: the metric given the equation, for observations beside it."""
+        moved = self.metric(v, sigma)
+        field, s2 = (
+            v.new_ones(len(v), len(self.channels)),
+            v.new_full((len(v), BANDS), self._least(self.spectrum(sigma))),
+        )
+        weights = self.solve(self.forward(moved), sigma, field, s2).weights
+        return moved - self.metric(self.transpose(weights), sigma)
+
     def features(self, x0: Tensor, sigma: float) -> Tensor:
         """Per octave the log of the residual's energy over its predicted variance, and over white noise's, (B, 8)."""
         energy = self.to_bands(self.equation.residual(x0)).square()

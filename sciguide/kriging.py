@@ -8,6 +8,7 @@ shared by all members. Up to 1024 rows it is eigendecomposed, B = Q diag(l) Q^T,
 two matrix-vector products; beyond that one Cholesky factor serves all members with common scales.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -34,22 +35,30 @@ class Kriging:
     """The update of members' estimates by one set of `observations`.
 
     `scales`: "told" takes M and the errors as they are told; "ml" scales both, per member and noise level, by maximum
-    likelihood of the innovations. Raises InputError above 4096 observations.
+    likelihood of the innovations. `covariance(v, sigma)`: M v, of the prior where not given; beside an equation that
+    the prior does not know, M conditioned on it (`EquationStep.conditional`). Raises InputError above 4096 points.
     """
 
     name, bands = "observations", 1
     feature_names = ("log innovation ratio", *(f"log innovation ratio, quarter {q}" for q in range(1, 5)))
 
-    def __init__(self, prior: Prior, observations: Observations, scales: Literal["told", "ml"] = "ml") -> None:
+    def __init__(
+        self,
+        prior: Prior,
+        observations: Observations,
+        scales: Literal["told", "ml"] = "ml",
+        covariance: Callable[[Tensor, float], Tensor] | None = None,
+    ) -> None:
         if len(observations) > MOST_ROWS:
             raise InputError(f"{len(observations)} observations: at most {MOST_ROWS} points; thin or average them")
         self.prior, self.observations, self.scales = prior, observations, scales
+        self.covariance = covariance or prior.apply_M
         self.system = lru_cache(maxsize=64)(self._system)
 
     def _system(self, sigma: float) -> System:
         m, shape = len(self.observations), tuple(self.prior.mask.shape)
         eye = torch.eye(m, dtype=torch.float64, device=self.prior.mean.device)
-        parts = [self.prior.apply_M(self.observations.scatter(rows, shape), sigma) for rows in eye.split(64)]
+        parts = [self.covariance(self.observations.scatter(rows, shape), sigma) for rows in eye.split(64)]
         matrix = torch.cat([self.observations.predict(part) for part in parts])
         matrix = (matrix + matrix.T) / 2
         if m > MOST_EIGEN:
@@ -103,7 +112,7 @@ class Kriging:
             floor = 1e-8 * system.eigenvalues.mean()
             weights = rho / (system.eigenvalues + noise[:, None].clamp(min=floor))
             weights = weights @ system.vectors.T
-        return x0 - self.prior.apply_M(self.observations.scatter(weights, shape), sigma)
+        return x0 - self.covariance(self.observations.scatter(weights, shape), sigma)
 
     def _tilted(self, x0: Tensor, sigma: float, noise: Tensor, tilt: Tensor) -> Tensor:
         e, r = (tilt / 2).exp(), self.observations.innovation(x0)
@@ -113,7 +122,7 @@ class Kriging:
         matrix.diagonal(dim1=1, dim2=2).add_(torch.maximum(noise, floor)[:, None])
         weights = torch.cholesky_solve(r[..., None], torch.linalg.cholesky(matrix))[..., 0]
         e = e[..., None, None]
-        step = self.prior.apply_M(e * self.observations.scatter(weights, tuple(x0.shape[1:])), sigma)
+        step = self.covariance(e * self.observations.scatter(weights, tuple(x0.shape[1:])), sigma)
         return x0 - e * step
 
 

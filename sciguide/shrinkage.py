@@ -16,6 +16,8 @@ LENGTHS = (0.1, 0.2, 0.4, 0.8)  # of the taper, in units of the longer side
 LOCAL = (0.0, 0.5, 1.0)
 ALPHA = (0.0, 0.1, 0.3, 0.6, 0.8, 1.0)
 POINTS = 256  # per channel, at most, on which candidates are compared
+ENOUGH = 500  # independent samples from which the sample covariance takes part
+FOLDS = 5
 NUGGET = 1e-2  # of the mean variance: white noise added to every candidate, so that all are invertible
 
 
@@ -88,26 +90,28 @@ class Homogeneous(NamedTuple):
 
 
 class Shrinkage(NamedTuple):
-    """C = scale ((1 - alpha) C_sample + alpha C_homogeneous(length, local)); `length` in grid points."""
+    """C = (1 - alpha) C_sample + alpha C_homogeneous(length, local); `length` in grid points."""
 
     alpha: float
     length: float
     local: float
-    scale: float
 
 
-def choose_shrinkage(x: Tensor, mask: Tensor, folds: int) -> Shrinkage:
-    """The parameters of the largest Gaussian likelihood of contiguous blocks left out, `folds` of them.
+def choose_shrinkage(x: Tensor, mask: Tensor, effective: float) -> Shrinkage:
+    """The parameters of the largest Gaussian likelihood of contiguous blocks left out.
 
-    `x`: (N, C, Y, X), zero off `mask`. Compared on at most 256 points a channel; the best scale has a closed form. The
-    mean comes from the samples that stay in, so its own error counts.
+    `x`: (N, C, Y, X), zero off `mask`; `effective`: independent samples among them. Compared on at most 256 points a
+    channel; the mean comes from the samples that stay in, so its own error counts. Below `ENOUGH` independent samples
+    alpha is 1: a covariance that contains the few samples makes their own Wiener errors too small, and a network
+    trained on these is worse on others than no network (measured on ocean currents: docs/design.md).
     """
     n, generator = len(x), torch.Generator().manual_seed(0)
     index = torch.randperm(int(mask.sum()), generator=generator)[: POINTS * len(mask)].sort().values
     side = max(mask.shape[1:])
-    candidates = list(itertools.product(ALPHA, [f * side for f in LENGTHS], LOCAL))
-    quadratic, logdet = torch.zeros(len(candidates)), torch.zeros(len(candidates))
-    for block in torch.arange(n).tensor_split(folds):
+    alphas = ALPHA if effective >= ENOUGH else (1.0,)
+    candidates = list(itertools.product(alphas, [f * side for f in LENGTHS], LOCAL))
+    loss = torch.zeros(len(candidates))
+    for block in torch.arange(n).tensor_split(min(FOLDS, n)):
         rest = torch.ones(n, dtype=torch.bool)
         rest[block] = False
         mean = x[rest].mean(0)
@@ -119,13 +123,7 @@ def choose_shrinkage(x: Tensor, mask: Tensor, folds: int) -> Shrinkage:
         lags = {local: Lags.of(anomalies, mask, local) for local in LOCAL}
         made = {(k, v): Homogeneous.of(lags[v], k).matrix(index) for k, v in {c[1:] for c in candidates}}
         for i, (alpha, length, local) in enumerate(candidates):
-            matrix = (1 - alpha) * sample + alpha * made[length, local] + nugget
-            lower = torch.linalg.cholesky(matrix)
+            lower = torch.linalg.cholesky((1 - alpha) * sample + alpha * made[length, local] + nugget)
             white = torch.linalg.solve_triangular(lower, left_out, upper=False)
-            quadratic[i] += float(white.square().sum())
-            logdet[i] += 2 * float(lower.diagonal().log().sum()) * left_out.shape[1]
-    count = n * len(index)
-    scale = (quadratic / count).clamp(0.5, 4.0)
-    loss = count * scale.log() + logdet + quadratic / scale
-    best = int(loss.argmin())
-    return Shrinkage(*candidates[best], scale=float(scale[best]))
+            loss[i] += float(white.square().sum()) + 2 * float(lower.diagonal().log().sum()) * left_out.shape[1]
+    return Shrinkage(*candidates[int(loss.argmin())])
