@@ -324,3 +324,29 @@ def test_doctor(capsys, monkeypatch):
     monkeypatch.setattr("sciguide.cli.doctor.disk", broken)
     assert main(["doctor"]) == 1
     assert "BAD  disk         full" in capsys.readouterr().out
+
+
+RUN = """
+run: runs/a
+data:
+  {source: currents.nc, variables: [u, v], batch_size: 8, steps_per_epoch: 1, train: ["2002-01-01", "2002-02-10"],
+   validation: ["2002-02-11", "2002-02-20"], test: ["2002-02-21", "2002-03-01"]}
+model: {width: 8, multipliers: [1], equations: {nondivergence: {u: u, v: v}}}
+trainer: {max_epochs: 1, accelerator: cpu, enable_progress_bar: false, enable_model_summary: false}
+"""
+
+
+def test_fit_generate_and_inspect_a_run(tmp_path, make_fields, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_fields(steps=60).to_netcdf("currents.nc")
+    Path("run.yaml").write_text(RUN)
+    assert main(["fit", "-c", "run.yaml"]) == 0
+    assert main(["generate", "runs/a", "--members", "2", "--steps", "2"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", "runs/a", "--verify"]) == 0
+    text = capsys.readouterr().out
+    for part in ("u [m s-1], v [m s-1]", "lat 6 x lon 8, 87.5% valid", "prior eof", "equation   nondivergence"):
+        assert part in text
+    assert "2 of 2 members finished" in text and "2 members, each as its receipt says" in text
+    Path("broken.pt").write_bytes(Path("runs/a/model.pt").read_bytes()[:-100])
+    assert "broken.pt" in complaint(lambda: main(["inspect", "broken.pt"]), capsys)
