@@ -16,29 +16,27 @@ from sciguide.prior import Prior
 class Denoiser(nn.Module):
     """`forward(x, sigma)`: noisy fields (B, C, Y, X), normalised, and noise levels (B,) -> the clean estimate.
 
-    `network(inputs, c_noise)` takes `input_channels(C)` channels: x and W(x) at unit scale, the mask, two coordinates.
+    `network(inputs, c_noise)` takes `input_channels(C)` channels: x and W(x) at unit scale, and
+    the mask. No coordinates: with few samples they are what a network remembers samples by.
     """
 
     def __init__(self, prior: Prior, network: nn.Module) -> None:
         super().__init__()
         self.prior, self.network = prior, network
-        ny, nx = prior.mask.shape[-2:]
-        y, x = torch.meshgrid(torch.linspace(-1, 1, ny), torch.linspace(-1, 1, nx), indexing="ij")
-        static = torch.cat([prior.mask.float(), y[None], x[None]])
-        self.register_buffer("static", static, persistent=False)
+        self.register_buffer("land", prior.mask.float(), persistent=False)
 
     @staticmethod
     def input_channels(channels: int) -> int:
         """The number of input channels of the network for fields of `channels` channels."""
-        return 3 * channels + 2
+        return 3 * channels
 
     def scaled_error(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """W(x), m(sigma) and the network's F, so that D = W + m F; the prior's arithmetic in the dtype of `x`."""
         prior = self.prior
         wiener, m = prior.filter(x, sigma), prior.error_std(sigma)
         scaled = [(x - prior.mean) / prior.noisy_std(sigma), (wiener - prior.mean) / prior.noisy_std(0.0)]
-        inputs = torch.cat([*scaled, self.static.expand(len(x), -1, -1, -1)], 1)
-        f = self.network(inputs.to(self.static.dtype), (sigma.log() / 4).to(self.static.dtype))
+        inputs = torch.cat([*scaled, self.land.expand(len(x), -1, -1, -1)], 1)
+        f = self.network(inputs.to(self.land.dtype), (sigma.log() / 4).to(self.land.dtype))
         return wiener, m, torch.where(prior.mask, f, 0)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:

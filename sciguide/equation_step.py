@@ -83,7 +83,7 @@ class EquationStep:
         self.transforms = [_transform(n, rule) for n, rule in zip(sizes, model.grid.boundary, strict=True)]
         self.band = _bands(*sizes)
         self.spectrum = lru_cache(maxsize=64)(self._spectrum)
-        self.history: list[Solved] = []
+        self.solved: Solved | None = None  # the last solve, for those who ask how many iterations it took
 
     def acts(self, index: int, last: int) -> bool:
         """On the finished field, and at every noise level where `when` says so."""
@@ -192,9 +192,8 @@ class EquationStep:
             s2 = s2 * log_s2.exp()
         if tilt is not None:
             field = field * tilt[:, self.channels].exp()
-        solved = self.solve(r, sigma, field, s2)
-        self.history.append(solved)
-        return x0 - self.metric(self.transpose(solved.weights), sigma, field)
+        self.solved = self.solve(r, sigma, field, s2)
+        return x0 - self.metric(self.transpose(self.solved.weights), sigma, field)
 
     def solve(self, r: Tensor, sigma: float, field: Tensor, s2: Tensor) -> Solved:
         """(sum_f field_f J V_f J^T + s^2)^-1 r for rows r (B, Y, X), `field` (B, F), `s2` (B, bands)."""

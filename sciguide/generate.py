@@ -18,8 +18,7 @@ from torch import Tensor
 
 from sciguide import __version__
 from sciguide.errors import InputError
-from sciguide.guidance import Guidance
-from sciguide.kriging import Kriging
+from sciguide.guidance import Guidance, constraints_for
 from sciguide.model import Model
 from sciguide.noise import normals
 from sciguide.observations import read_observations
@@ -106,10 +105,10 @@ class Generator:
         """The guidance that `options` ask for; None where nothing guides."""
         if options.policy == "none":
             return None
-        model, constraints = self.model, []
+        model, observations = self.model, None
         if options.observations is not None:
             observations = read_observations(options.observations, model.layout, model.normaliser)
-            constraints.append(Kriging(model.prior, observations, options.scales))
+        constraints = constraints_for(model, observations, options.scales)
         if not constraints:
             raise InputError("nothing to guide by: give observations with --obs FILE, or --policy none")
         actions = len(Guidance.action_names(constraints, model.layout.names))

@@ -6,12 +6,18 @@ metric M turned into E M E, E = diag(exp(c / 2)) per channel. Zero is the formul
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from sciguide.equation_step import EquationStep
+from sciguide.errors import InputError
+from sciguide.kriging import Kriging
+from sciguide.model import Model
+from sciguide.observations import Observations
 from sciguide.policy import Policy, bounded
+from sciguide.prior import Prior
 
 
 class Constraint(Protocol):
@@ -83,9 +89,31 @@ class Guidance:
                 guided = torch.where(good, corrected, guided)
         return guided, Decision(observation, action, choice.log_prob, choice.value)
 
-    def start(self, noise: Tensor, sigma: float, prior) -> Tensor:
+    def start(self, noise: Tensor, sigma: float, prior: Prior) -> Tensor:
         """The state at the first noise level: a draw of the prior, moved by the constraints that know how."""
         for constraint in self.constraints:
             if hasattr(constraint, "start"):
                 return constraint.start(noise, sigma)
         return prior.sample(noise, sigma)
+
+
+def constraints_for(
+    model: Model, observations: Observations | None, scales: Literal["told", "ml"] = "ml", equations: bool = True
+) -> list[Constraint]:
+    """The model's equations and the observations as constraints, in the order in which they act.
+
+    An equation acts on the finished field; beside observations, one that the prior does not know acts at every step,
+    and the observations then work with the metric conditioned on it. Raises InputError for a nonlinear equation, and
+    for observations beside more than one equation that the prior does not know.
+    """
+    steps = [EquationStep(model, e, scales) for e in model.constraints()] if equations else []
+    if observations is None:
+        return steps
+    coupled = [s for s in steps if s.couples()]
+    if len(coupled) > 1:
+        names = " and ".join(s.name for s in coupled)
+        raise InputError(f"observations can be combined with one equation that the prior does not know, not {names}")
+    for step in coupled:
+        step.when = "always"
+    covariance = coupled[0].conditional if coupled else None
+    return [*steps, Kriging(model.prior, observations, scales, covariance)]
