@@ -120,7 +120,9 @@ class Isotropic(Prior):
 
     def __init__(self, mask: Tensor, sigma_data: float | Tensor = 1.0) -> None:
         sigma_data = torch.as_tensor(sigma_data)
-        super().__init__(torch.zeros(mask.shape, dtype=sigma_data.dtype), mask, (sigma_data**2).expand(mask.shape).clone())
+        super().__init__(
+            torch.zeros(mask.shape, dtype=sigma_data.dtype), mask, (sigma_data**2).expand(mask.shape).clone()
+        )
 
     def to_modes(self, v: Tensor) -> Tensor:
         return torch.where(self.mask, v, 0)
