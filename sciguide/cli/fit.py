@@ -4,6 +4,7 @@ A run's folder holds its config, metrics, checkpoints and model. Running `fit` a
 the last checkpoint; with another one it refuses.
 """
 
+import logging
 import os
 import sys
 import warnings
@@ -19,6 +20,8 @@ MODEL = "model.pt"
 def run(argv: list[str]) -> int:
     words = restrict_imports(argv) or ["--help"]
     warnings.filterwarnings("ignore", module=r"lightning\..*")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     from lightning.pytorch.cli import LightningCLI
 
     from sciguide.cli.fit_parser import FitParser
@@ -61,7 +64,7 @@ def train(cli: Any) -> None:
     tell(cli)
     trainer = cli.trainer
     trainer.logger = CSVLogger(folder, name="", version="")
-    saving = ModelCheckpoint(folder / "checkpoints", filename="epoch{epoch}", save_last=True, save_top_k=0)
+    saving = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
     trainer.callbacks += [EMAWeightAveraging(decay=cli.config.ema_decay), saving]
     trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:

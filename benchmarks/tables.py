@@ -1,0 +1,47 @@
+"""Committed tables: CSV with a header that says from which machine, versions, date and command they are."""
+
+import csv
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> str:
+    """Processor, cores and system, and versions of what computes."""
+    model = next((v for k, v in _cpuinfo() if k == "model name"), platform.processor())
+    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("torch", "numpy"))
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+
+
+def _cpuinfo() -> list[tuple[str, str]]:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(k.strip(), v.strip()) for k, _, v in (line.partition(":") for line in lines)]
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], about: str) -> None:
+    """Write `rows` with a header of comments, numbers with four digits, and print them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = " ".join(["python", *[os.path.relpath(a) if os.path.isabs(a) else a for a in sys.argv]])
+    with path.open("w", newline="") as file:
+        for line in (about, f"machine: {machine()}", f"date: {date.today()}", f"command: {command}"):
+            file.write(f"# {line}\n")
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({k: short(v) for k, v in row.items()} for row in rows)
+    print(f"\n{path.name}: {about}")
+    widths = {k: max(len(k), *(len(short(r[k])) for r in rows)) for k in rows[0]}
+    for row in [{k: k for k in widths}, *rows]:
+        print("  ".join(short(row[k]).ljust(w) for k, w in widths.items()))
+
+
+def short(value: Any) -> str:
+    """Four significant digits of a float, anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

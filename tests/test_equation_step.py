@@ -1,0 +1,190 @@
+"""The kriging step for an equation against dense linear algebra, also beside observations."""
+
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from sciguide.constraints import EquationOnModel, EquationRecord
+from sciguide.covariance import fit_prior
+from sciguide.datasets.normaliser import Normaliser
+from sciguide.equation_step import EquationStep, conjugate_gradients, likelihood_scales
+from sciguide.errors import InputError
+from sciguide.kriging import Kriging
+from sciguide.model import NetworkError
+from sciguide.observations import Observations
+from sciguide.prior import Prior
+from sciguide.simulate import poisson
+
+N, SAMPLES = 10, 40
+SHAPE = (2, N, N)
+D = 2 * N * N
+
+
+@cache
+def few_samples() -> tuple[np.ndarray, Normaliser, Prior]:
+    """Physical pairs, their normaliser, and the prior fitted to them."""
+    pairs = [poisson.draw(N, 0, i) for i in range(SAMPLES)]
+    fields = np.stack([np.stack([p["f"], p["phi"]]) for p in pairs])
+    normaliser = Normaliser(fields.mean((0, 2, 3)), fields.std((0, 2, 3)), np.zeros(2, bool), ("f", "phi"))
+    return fields, normaliser, fit_prior("eof", normaliser.encode(torch.tensor(fields)), torch.ones(SHAPE).bool())
+
+
+class Problem:
+    """Poisson pairs (f, phi) on N x N points: a stand-in for the model, with a prior from few samples."""
+
+    def __init__(self, s2: float = 0.0) -> None:
+        fields, self.normaliser, prior = few_samples()
+        self.x = self.normaliser.encode(torch.tensor(fields))
+        operator = poisson.operator(N)
+        scale = float(operator.scale_square(torch.tensor(fields[:, [1, 0]])).mean().sqrt())
+        record = EquationRecord(operator.scaled(scale).to_dict(), [1, 0], s2, 1e-6)
+        self.equation = EquationOnModel(record, self.normaliser, operator.grid)
+        self.model = SimpleNamespace(
+            prior=prior, normaliser=self.normaliser, grid=operator.grid, shape=SHAPE, sigma_max=30.0,
+            layout=SimpleNamespace(names=["f", "phi"]), error=NetworkError([0.01, 30.0], [[1e-4, 2e-4], [0.5, 0.9]]),
+        )  # fmt: skip
+
+    def step(self, **kwargs) -> EquationStep:
+        return EquationStep(self.model, self.equation, **{"scales": "told", **kwargs})
+
+    def estimate(self, sigma: float, count: int = 3) -> torch.Tensor:
+        noise = torch.from_numpy(np.random.default_rng(1).standard_normal((count, *SHAPE)))
+        return self.model.prior.filter(self.x[:count] + sigma * noise, sigma)
+
+
+def matrix(function, columns: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """The matrix of a linear map of (B, *shape)."""
+    return function(torch.eye(columns, dtype=torch.float64).reshape(columns, *shape)).flatten(1).T
+
+
+def dense(problem: Problem, step: EquationStep, sigma: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """J (rows, D) on the valid rows and V (D, D)."""
+    J = matrix(step.forward, D, SHAPE)[problem.equation.operator.valid.flatten()]
+    return J, matrix(lambda v: step.metric(v, sigma), D, SHAPE)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.5, 20.0])
+@pytest.mark.parametrize("s2", [1e-3, 1.0])
+def test_step_is_the_dense_one(sigma, s2):
+    problem = Problem(s2)
+    step, x0 = problem.step(tolerance=1e-11, iterations=500), problem.estimate(sigma)
+    J, V = dense(problem, step, sigma)
+    assert (V - V.T).abs().max() < 1e-12 * V.abs().max()
+    assert (V[: N * N, N * N :] == 0).all(), "no covariance between the fields"
+    r = problem.equation.residual(x0).flatten(1)[:, problem.equation.operator.valid.flatten()]
+    weights = torch.linalg.solve(J @ V @ J.T + s2 * torch.eye(len(J), dtype=J.dtype), r.T)
+    expected = x0.flatten(1) - (V @ J.T @ weights).T
+    torch.testing.assert_close(step.correct(x0, sigma).flatten(1), expected, atol=1e-8, rtol=0)
+    assert float(step.solved.left.max()) <= 2e-11
+
+
+def test_metric_weighs_fields_by_the_network_s_error():
+    problem, sigma = Problem(), 0.01
+    V = dense(problem, problem.step(), sigma)[1].diagonal().reshape(SHAPE).mean((1, 2))
+    assert V.tolist() == pytest.approx([1e-4, 2e-4], rel=1e-9)
+
+
+@pytest.mark.parametrize("tolerance", [1e-6, 1e-10])
+def test_hard_projection_holds_to_the_solver_s_tolerance(tolerance):
+    problem = Problem()
+    step = problem.step(hard=True, tolerance=tolerance, iterations=500)
+    x0 = problem.estimate(0.02)
+    before, after = (problem.equation.residual(x).square().sum((1, 2)).sqrt() for x in (x0, step.correct(x0, 0.02)))
+    assert (after <= 2 * tolerance * before).all()
+
+
+def test_no_iterations_is_the_preconditioned_gradient():
+    problem = Problem(1e-3)
+    step, x0 = problem.step(iterations=0), problem.estimate(0.3)
+    moved = step.correct(x0, 0.3) - x0
+    gradient = step.transpose(problem.equation.residual(x0))
+    assert float((moved * gradient).sum()) < 0, "it goes down the energy"
+    assert (problem.equation.energy(x0 + moved) < problem.equation.energy(x0)).all()
+
+
+def test_transposes_and_transforms():
+    problem = Problem()
+    step, rng = problem.step(), np.random.default_rng(2)
+    v = torch.from_numpy(rng.standard_normal((2, *SHAPE)))
+    w = torch.where(problem.equation.operator.valid, torch.from_numpy(rng.standard_normal((2, N, N))), 0)
+    torch.testing.assert_close((step.forward(v) * w).sum(), (v * step.transpose(w)).sum(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(step.from_bands(step.to_bands(w), w), w, atol=1e-13, rtol=0)
+    x = problem.estimate(0.3)
+    change = problem.equation.residual(x + v[:1]) - problem.equation.residual(x)
+    torch.testing.assert_close(change, step.forward(v[:1]).expand_as(change), atol=1e-10, rtol=1e-10)
+
+
+def test_action_multiplies_the_formula():
+    problem = Problem(1e-2)
+    step, x0 = problem.step(), problem.estimate(0.3)
+    plain = step.correct(x0, 0.3)
+    zeros = step.correct(x0, 0.3, torch.zeros(3, 4).double(), torch.zeros(3, 2).double())
+    assert torch.equal(plain, zeros)
+    distrust = step.correct(x0, 0.3, torch.full((3, 4), 6.0).double())
+    assert (problem.equation.energy(distrust) > problem.equation.energy(plain)).all()
+    f_moves = step.correct(x0, 0.3, None, torch.tensor([[4.0, -4.0]]).double().expand(3, 2)) - x0
+    phi_moves = step.correct(x0, 0.3, None, torch.tensor([[-4.0, 4.0]]).double().expand(3, 2)) - x0
+    assert f_moves[:, 0].norm() > phi_moves[:, 0].norm() and f_moves[:, 1].norm() < phi_moves[:, 1].norm()
+
+
+def test_observations_beside_an_equation_are_the_joint_gaussian():
+    """The equation's step, then kriging with the conditioned metric, is conditioning N(x0, V) on both at once."""
+    problem, sigma, s2 = Problem(1e-2), 0.5, 1e-2
+    step = problem.step(tolerance=1e-12, iterations=500)
+    assert step.couples()
+    rng, m = np.random.default_rng(3), 15
+    index = torch.from_numpy(N * N + rng.choice(N * N, m, replace=False))
+    weight = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(m, 4)
+    value = problem.x[0].flatten()[index] + 0.1 * torch.from_numpy(rng.standard_normal(m))
+    error = torch.full((m,), 0.1, dtype=torch.float64)
+    observations = Observations(index[:, None].expand(m, 4), weight, value, error, torch.ones(m, dtype=torch.long))
+    kriging = Kriging(problem.model.prior, observations, "told", step.conditional)
+    x0 = problem.estimate(sigma, 1)
+    both = kriging.correct(step.correct(x0, sigma), sigma)
+    J, V = dense(problem, step, sigma)
+    A = torch.eye(D, dtype=torch.float64)[index]
+    H = torch.cat([J, A])
+    noise = torch.diag(torch.cat([torch.full((len(J),), s2), torch.full((m,), 0.01)]).double())
+    valid = problem.equation.operator.valid.flatten()
+    r = torch.cat([problem.equation.residual(x0).flatten()[valid], x0.flatten()[index] - value])
+    expected = x0.flatten() - V @ H.T @ torch.linalg.solve(H @ V @ H.T + noise, r)
+    torch.testing.assert_close(both.flatten(), expected, atol=1e-7, rtol=0)
+
+
+def test_a_prior_that_knows_the_equation_is_left_alone():
+    assert not Problem(1e6).step().couples()
+
+
+def test_likelihood_finds_which_field_errs():
+    rng = np.random.default_rng(0)
+    spectra = torch.from_numpy(rng.uniform(0.1, 10, (2, 20, 20)) * np.array([1, 3])[:, None, None])
+    truth = torch.tensor([9.0, 0.2])
+    variance = torch.einsum("f,fyx->yx", truth.double(), spectra) + 1e-3
+    energy = variance * torch.from_numpy(rng.standard_normal((50, 20, 20)) ** 2)
+    fields, _ = likelihood_scales(spectra, energy, 1e-3)
+    assert fields.log().mean(0).exp().tolist() == pytest.approx(truth.tolist(), rel=0.5)
+
+
+def test_conjugate_gradients_solve_each_member_by_itself():
+    rng = np.random.default_rng(0)
+    a = torch.from_numpy(rng.standard_normal((12, 12)))
+    A = a @ a.T + torch.eye(12)
+    r = torch.from_numpy(rng.standard_normal((3, 3, 4))) * torch.tensor([1.0, 1e-6, 1e3])[:, None, None]
+
+    def system(w):
+        return (w.flatten(1) @ A).reshape(w.shape)
+
+    solved = conjugate_gradients(system, lambda w: w, r, 200, 1e-10)
+    assert float(solved.left.max()) < 2e-10
+    relative = (system(solved.weights) - r).flatten(1).norm(dim=1) / r.flatten(1).norm(dim=1)
+    assert float(relative.max()) < 2e-10
+
+
+def test_a_log_transformed_field_is_refused():
+    problem = Problem()
+    problem.model.normaliser = Normaliser(np.zeros(2), np.ones(2), np.array([True, False]), ("f", "phi"))
+    with pytest.raises(InputError, match="f is log-transformed"):
+        problem.step()
