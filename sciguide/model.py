@@ -4,6 +4,7 @@ A file holds plain Python values and tensors only and is read with `weights_only
 """
 
 import os
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,6 +103,8 @@ class Model:
         if not Path(path).is_file():
             raise InputError(f"{path}: no such model; `sciguide fit` writes model.pt into its run folder")
         try:
+            if broken := zipfile.ZipFile(path).testzip():  # torch itself does not look at the checksums
+                raise ValueError(f"checksum of {broken}")
             state = torch.load(path, map_location="cpu", weights_only=True)
             if state.pop("format") != FORMAT:
                 raise InputError(f"{path}: not format {FORMAT} of a sciguide model; fit it again with this version")
@@ -119,7 +122,7 @@ class Model:
         except InputError:
             raise
         except Exception as error:  # torch raises a dozen types on a damaged archive
-            reason = str(error).splitlines()[0]
+            reason = " ".join(str(error).split())[:100] or type(error).__name__
             raise InputError(f"{path}: damaged or not a sciguide model ({reason}); fit it again") from error
         return cls(**parts, **state)
 
