@@ -2,10 +2,11 @@
 
     x0 <- x0 - V J^T (J V J^T + s^2)^-1 r(x0),        V_f = w_f(sigma) M_f block by block over the fields,
 
-M_f the Wiener error covariance of field f alone and w_f the network's own mean square error over its trace: data that
-obey a linear equation give J M = 0 for the joint M, and the step would move nothing. The system is solved by conjugate
-gradients in float64, preconditioned by the diagonal of J V J^T in the sine or Hartley transform of the residual, which
-for constant coefficients is its symbol. No iterations at all is the spectrally preconditioned gradient.
+over the fields that the equation lets move. M_f is the Wiener error covariance of field f alone, w_f the network's own
+mean square error over its trace: data that obey a linear equation give J M = 0 for the joint M, and the step would move
+nothing. The system is solved by conjugate gradients in float64, preconditioned by the diagonal of J V J^T in the sine
+or Hartley transform of the residual, which for constant coefficients is its symbol. No iterations at all is the
+spectrally preconditioned gradient.
 
 s^2 is the mean square of the residual on the training data; 0 makes the step a hard projection. `scales: ml` multiplies
 each V_f and s^2, per member and step, by what makes the transformed residual most likely.
@@ -81,7 +82,7 @@ class EquationStep:
         self.box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
         sizes = [s.stop - s.start for s in self.box]
         self.transforms = [_transform(n, rule) for n, rule in zip(sizes, model.grid.boundary, strict=True)]
-        self.band = _bands(*sizes)
+        self.band = _bands(*sizes, model.grid.boundary)
         self.spectrum = lru_cache(maxsize=64)(self._spectrum)
         self.solved: Solved | None = None  # the last solve, for those who ask how many iterations it took
 
@@ -109,6 +110,8 @@ class EquationStep:
         wiener = self.prior.error_std(sigma).flatten() ** 2
         out = torch.zeros_like(v)
         for f, c in enumerate(self.channels):
+            if self.equation.operator.fields[f] not in self.equation.operator.moves:
+                continue
             alone = torch.zeros_like(v)
             alone[:, c] = v[:, c]
             weight = float(error[c] / wiener[c])
@@ -277,8 +280,14 @@ def _transform(n: int, rule: str) -> Tensor:
     return torch.from_numpy(dst(torch.eye(n, dtype=torch.float64).numpy(), type=1, axis=0, norm="ortho"))
 
 
-def _bands(ny: int, nx: int) -> Tensor:
+def _bands(ny: int, nx: int, boundary: tuple[str, str]) -> Tensor:
     """The octave of every transformed row, (ny, nx): 0 the shortest waves."""
-    ky, kx = torch.arange(1, ny + 1).double() / ny, torch.arange(1, nx + 1).double() / nx
+    ky, kx = (_wavenumber(n, rule) for n, rule in zip((ny, nx), boundary, strict=True))
     k = (ky[:, None] ** 2 + kx**2).sqrt() / math.sqrt(2)
     return (-k.log2()).floor().clamp(0, BANDS - 1).long()
+
+
+def _wavenumber(n: int, rule: str) -> Tensor:
+    """Of the rows of `_transform`, over the shortest wave's."""
+    i = torch.arange(n, dtype=torch.float64)
+    return torch.minimum(i, n - i) / (n / 2) if rule == "periodic" else (i + 1) / n

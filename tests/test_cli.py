@@ -350,3 +350,12 @@ def test_fit_generate_and_inspect_a_run(tmp_path, make_fields, capsys, monkeypat
     assert "2 of 2 members finished" in text and "2 members, each as its receipt says" in text
     Path("broken.pt").write_bytes(Path("runs/a/model.pt").read_bytes()[:-100])
     assert "broken.pt" in complaint(lambda: main(["inspect", "broken.pt"]), capsys)
+
+
+def test_fit_imports_no_equation_that_was_not_allowed(tmp_path, make_fields, capsys, monkeypatch):
+    make_fields(steps=24).to_netcdf(tmp_path / "fields.nc")
+    monkeypatch.delitem(sys.modules, "antigravity", raising=False)
+    words = ["fit", "--data.source", str(tmp_path / "fields.nc"), "--run", str(tmp_path / "run")]
+    assert main([*words, "--model.equations", '{"antigravity:fly": {}}']) == 2
+    assert "antigravity:fly: antigravity may not be imported" in capsys.readouterr().err
+    assert "antigravity" not in sys.modules and not (tmp_path / "run").exists()

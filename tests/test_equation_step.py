@@ -1,5 +1,6 @@
 """The kriging step for an equation against dense linear algebra, also beside observations."""
 
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 
@@ -181,6 +182,17 @@ def test_conjugate_gradients_solve_each_member_by_itself():
     assert float(solved.left.max()) < 2e-10
     relative = (system(solved.weights) - r).flatten(1).norm(dim=1) / r.flatten(1).norm(dim=1)
     assert float(relative.max()) < 2e-10
+
+
+def test_only_fields_that_the_equation_lets_move_move():
+    problem = Problem()
+    state = {**problem.equation.record.operator, "moves": ["phi"]}
+    record = replace(problem.equation.record, operator=state)
+    problem.equation = EquationOnModel(record, problem.normaliser, problem.model.grid)
+    step, x0 = problem.step(hard=True, tolerance=1e-8, iterations=500), problem.estimate(0.02)
+    after = step.correct(x0, 0.02)
+    assert torch.equal(after[:, 0], x0[:, 0]) and not torch.equal(after[:, 1], x0[:, 1])
+    assert (problem.equation.energy(after) < 1e-12 * problem.equation.energy(x0)).all()
 
 
 def test_a_log_transformed_field_is_refused():

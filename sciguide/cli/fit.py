@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from sciguide.cli.parser import restrict_imports
+from sciguide.cli.parser import check_import, restrict_imports
 from sciguide.errors import InputError
 
 MODEL = "model.pt"
@@ -59,6 +59,9 @@ def train(cli: Any) -> None:
     from lightning.pytorch.loggers import CSVLogger
 
     folder = Path(cli.config.run)
+    for name in cli.model.hparams.equations or {}:
+        if ":" in name:
+            check_import(name)
     checkpoint = take_up(folder, cli.parser.dump(cli.config, skip_none=False))
     cli.model.build(cli.datamodule)
     tell(cli)

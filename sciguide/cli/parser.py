@@ -20,6 +20,9 @@ from sciguide.cli import meant
 ALLOWED = ["sciguide", "lightning.pytorch", "torch.nn", "torch.optim"]
 
 
+_trusted: list[str] = []  # what --allow-import named in this process
+
+
 class UsageError(SystemExit):
     """A wrong command line or config. It derives from SystemExit, so that no `except Exception` on the way swallows it.
 
@@ -93,12 +96,20 @@ def restrict_imports(argv: list[str]) -> list[str]:
         if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", name):
             raise UsageError(f"--allow-import needs a module's name, not {name!r}", "as in --allow-import my_equations")
         names.append(name)
+    _trusted.extend(names)
     if names and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # last, so that a file here never hides an installed package
     set_parsing_settings(
         import_path_denylist=["*"], import_path_allowlist=ALLOWED + names, instantiate_subclass_spec_in_any=False
     )
     return rest
+
+
+def check_import(name: str) -> None:
+    """Raises UsageError for `module:Class` whose module a config may not import."""
+    module = name.partition(":")[0]
+    if not any(module == a or module.startswith(f"{a}.") for a in [*ALLOWED, *_trusted]):
+        raise UsageError(f"{name}: {module} may not be imported", f"--allow-import {module}, if you trust it")
 
 
 def explain(message: str, options: Iterable[str], hint: str) -> UsageError:

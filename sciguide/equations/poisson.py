@@ -12,7 +12,7 @@ puts the zero one spacing beyond the last stored point instead.
 
 Two differences amplify noise by 4 / dx^2: phi rounded to float32 has rms r / rms f of about 1e-5 at 64 x 64 points and
 1e-2 at 2048 x 2048, with no error of anybody's. A good value is that of the data (`R_data` in a generated set).
-A guide may move phi only: f is what phi is to answer for.
+A guide may move both: which of them errs how much is measured on held-out data, and weighs them.
 """
 
 from sympy import Expr
@@ -26,7 +26,7 @@ class Poisson(Equation):
 
     phi = Field(long_name="potential")
     f = Field(long_name="source")
-    moves = ("phi",)
+    moves = ("phi", "f")
     scale = "laplacian"
 
     def residual(self) -> Expr:
