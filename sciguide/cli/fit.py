@@ -20,13 +20,14 @@ MODEL = "model.pt"
 def run(argv: list[str]) -> int:
     words = restrict_imports(argv) or ["--help"]
     warnings.filterwarnings("ignore", module=r"lightning\..*")
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     from lightning.pytorch.cli import LightningCLI
 
     from sciguide.cli.fit_parser import FitParser
     from sciguide.datasets.module import GridData
     from sciguide.training.diffusion import DiffusionModule
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
     class Cli(LightningCLI):
         """Puts everything of a run into its folder, resumes, and exports the model at the end."""
@@ -62,8 +63,11 @@ def train(cli: Any) -> None:
     for name in cli.model.hparams.equations or {}:
         if ":" in name:
             check_import(name)
-    checkpoint = take_up(folder, cli.parser.dump(cli.config, skip_none=False))
+    config = cli.parser.dump(cli.config, skip_none=False)
+    checkpoint = take_up(folder, config)
     cli.model.build(cli.datamodule)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(config)
     tell(cli)
     trainer = cli.trainer
     trainer.logger = CSVLogger(folder, name="", version="")
@@ -78,17 +82,14 @@ def train(cli: Any) -> None:
 
 
 def take_up(folder: Path, config: str) -> str | None:
-    """Make the run's folder or take it up; the checkpoint to resume from, if any. Raises InputError where the folder
-    holds a run of another config."""
+    """The checkpoint to resume from, if the run's folder has one. Raises InputError where it holds another config."""
     saved, last = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
     if saved.is_file() and saved.read_text() != config:
         raise InputError(f"{folder} holds a run of another config ({saved}): give another --run, or remove that folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    saved.write_text(config)
-    if last.is_file():
-        print(f"resuming from {last}")
-        return str(last)
-    return None
+    if not last.is_file():
+        return None
+    print(f"resuming from {last}")
+    return str(last)
 
 
 def tell(cli: Any) -> None:
