@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from sciguide.judge import Record
 
 WIDTH = 120
-MOST_COLUMNS = 5
+MOST_COLUMNS = 5  # of a table; what does not fit is in the JSON as well
 MOST_VARIABLES = 6  # tables printed; all variables are in the JSON
-PER_VARIABLE = ("std_ratio", "mean_error", "w1", "kurtosis_ratio", "q99_ratio", "spectrum_error")
+PER_VARIABLE = ("std_ratio", "mean_error", "w1", "kurtosis_ratio", "spectrum_error", "q99_ratio")
 JOINT = ("spectrum_error", "w1_component", "energy_distance", "novelty")
 SCORES = ("crps", "rmse", "spread_error")
 WITH_UNIT = ("w1", "crps", "rmse")
@@ -121,7 +121,8 @@ def show(found: "Evaluation", console: "Console") -> None:
         tabulate(console, "all variables together", joint[start : start + MOST_COLUMNS], table, "")
     for metrics, about in ((PER_VARIABLE, ""), (SCORES, " against the truth")):
         for name, unit in list(found.units.items())[:MOST_VARIABLES]:
-            tabulate(console, name + about, [(m, name) for m in metrics if (m, name) in table], table, unit)
+            keys = [(m, name) for m in metrics if (m, name) in table]
+            tabulate(console, name + about, keys[:MOST_COLUMNS], table, unit)
     if len(found.units) > MOST_VARIABLES:
         console.print(f"{len(found.units) - MOST_VARIABLES} more variables: see --json")
     for line in found.flags:
