@@ -169,7 +169,10 @@ class Layout:
             level = self.coordinates.get(dim)
             if level is not None and not (dim in ds.coords and np.array_equal(ds[dim].values, level.values)):
                 raise InputError(f"coordinate `{dim}` differs: expected {', '.join(map(str, level.values))}")
-        with LOCK:
+        import dask
+
+        # threads of Dask would wait for the lock that is held here
+        with LOCK, dask.config.set(scheduler="synchronous"):
             array = np.array(self.stacked(ds), np.float32)
         for channel, (name, _) in enumerate(self.channels):
             unit = units_of(ds[name].attrs)

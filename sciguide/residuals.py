@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
+import dask
 import numpy as np
 import torch
 import xarray as xr
@@ -178,7 +179,7 @@ class _Place(NamedTuple):
         step = max(1, BLOCK_POINTS * self.sizes[0] // max(arrays[0].size, 1)) if first else 1
         rows = np.ix_(*self.order.values())
         for start in range(0, self.sizes[0] if first else 1, step):
-            with LOCK:
+            with LOCK, dask.config.set(scheduler="synchronous"):  # its threads would wait for the lock
                 parts = [
                     np.asarray(a.isel({first: slice(start, start + step)}) if first else a, np.float64) for a in arrays
                 ]

@@ -1,6 +1,8 @@
 """`to_dataset` undoes `to_tensor`, whatever the order of the source; the layout survives its own description."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -171,3 +173,23 @@ def test_ascending(values, degrees, expected):
     order, result = ascending(np.array(values), degrees)
     np.testing.assert_allclose(result, expected)
     np.testing.assert_allclose(np.mod(np.array(values)[order], 360), np.mod(expected, 360))
+
+
+def test_to_tensor_of_lazily_opened_files_does_not_wait_for_its_own_lock(tmp_path, make_fields):
+    make_fields().to_netcdf(tmp_path / "fields.nc")
+    code = """
+import sys, dask
+from sciguide.datasets.layout import Layout
+from sciguide.datasets.store import LOCK, open_fields
+
+def read(block):
+    with LOCK:
+        return block
+
+dask.config.set(scheduler="threads")
+ds, axes = open_fields(sys.argv[1])
+lazy = ds.map(lambda v: v.copy(data=v.data.map_blocks(read)))
+print(Layout.from_dataset(ds, axes).to_tensor(lazy).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "fields.nc")], capture_output=True, timeout=60)
+    assert done.stdout.decode().strip() == "(12, 2, 6, 8)", done.stderr.decode()
