@@ -179,7 +179,7 @@ class DiffusionModule(L.LightningModule):
     @torch.inference_mode()
     def measure_error(self, data: GridData) -> NetworkError:
         """Mean square error of D per noise level and channel, on noised held-out samples (training ones if none)."""
-        split = "validation" if len(data.split("validation")) else "train"
+        split = "validation" if "validation" in data.prepared.split else "train"
         x = torch.tensor(data.split(split)[:: max(1, len(data.split(split)) // HELD_OUT)])
         x = data.normaliser.encode(x).float().to(self.area)
         generator = torch.Generator().manual_seed(0)
