@@ -22,7 +22,7 @@ from sciguide.guidance import Guidance, constraints_for
 from sciguide.model import Model
 from sciguide.noise import normals
 from sciguide.observations import read_observations
-from sciguide.policy import Fixed
+from sciguide.policy import KINDS, Fixed, load_policy
 from sciguide.receipts import begin, identity, require_space, sha256
 from sciguide.sampler import sample
 from sciguide.writer import Trace, member_bytes, write_member
@@ -31,15 +31,16 @@ if TYPE_CHECKING:
     import xarray as xr
 
 MODEL = "model.pt"
-POLICIES = ("none", "fixed")
+POLICIES = ("none", "fixed", *KINDS)
+TUNED = "policies"  # folder of a run
 
 
 @dataclass(frozen=True)
 class Options:
     """What decides the bytes of a member besides model, seed and its number.
 
-    steps: network evaluations of the chain; policy: "none" or "fixed" (the formula); observations: a CSV file or None;
-    scales: "ml" or "told"; batch: members computed together.
+    steps: network evaluations of the chain; policy: "none", "fixed" (the formula), or a tuned one; observations: a CSV
+    file or None; scales: "ml" or "told"; batch: members computed together.
     """
 
     steps: int = 20
@@ -76,14 +77,15 @@ def find_model(run: str | Path) -> Path:
 
 def load(run: str | Path) -> "Generator":
     """The generator of a run's folder, or of a model file. Raises InputError where there is none, or it is damaged."""
-    return Generator(Model.load(find_model(run)))
+    path = find_model(run)
+    return Generator(Model.load(path), path.parent / TUNED)
 
 
 class Generator:
-    """Draws members from a model."""
+    """Draws members from a model; `policies`: the folder of those that were tuned for it."""
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, policies: Path | None = None) -> None:
+        self.model, self.policies = model, policies
         self.equations = model.constraints()
 
     def generate(self, members: int = 16, seed: int = 0, **options: Any) -> "xr.Dataset":
@@ -111,8 +113,13 @@ class Generator:
         constraints = constraints_for(model, observations, options.scales)
         if not constraints:
             raise InputError("nothing to guide by: give observations with --obs FILE, or --policy none")
-        actions = len(Guidance.action_names(constraints, model.layout.names))
-        return Guidance(constraints, Fixed(actions), len(model.layout.names), options.steps)
+        seen, done = Guidance.observation_names(constraints), Guidance.action_names(constraints, model.layout.names)
+        policy = Fixed(len(done))
+        if options.policy in KINDS:
+            if self.policies is None:
+                raise InputError(f"policy `{options.policy}`: load the run's folder, the tuned policies are there")
+            policy = load_policy(self.policies / f"{options.policy}.pt", seen, done)
+        return Guidance(constraints, policy, len(model.layout.names), options.steps)
 
     def draw(self, members: Sequence[int], seed: int, options: Options, guidance: Guidance | None) -> Drawn:
         """The members with these numbers, together in one batch."""
@@ -144,6 +151,8 @@ def write_ensemble(
     """
     path = find_model(run)
     config = {**asdict(options), "seed": seed, "observations": _digest(options.observations)}
+    if options.policy in KINDS:
+        config["policy_file"] = _tuned_digest(path.parent / TUNED / f"{options.policy}.pt")
     run_identity = identity(sha256(path), config, __version__)
     done = begin(out, members, run_identity)
     batches = [b for b in range(-(-members // options.batch)) if b % shard[1] == shard[0]]
@@ -152,7 +161,7 @@ def write_ensemble(
     if not missing:
         return
     with one_thread():
-        generator = Generator(Model.load(path))
+        generator = load(path)
         model = generator.model
         require_space(out, sum(map(len, missing.values())), member_bytes(model.layout.template))
         guidance = generator.guidance(options)
@@ -185,6 +194,12 @@ def _digest(path: str | None) -> str | None:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file of observations")
     return sha256(Path(path))
+
+
+def _tuned_digest(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"{path}: no such policy; `sciguide tune RUN` makes it")
+    return sha256(path)
 
 
 def describe(model: Model, config: dict[str, Any]) -> dict[str, str]:

@@ -5,14 +5,29 @@
 `observation` (B, K) and `action` (B, A) are described by `guidance.Guidance`; an action of 0 is the formula itself.
 With an `action` given it is scored, without one it is drawn. Actions are clamped to [-6, 6], and what is not finite
 becomes 0, so that no policy can harm a field.
+
+- `Fixed`      the formula: 0 everywhere;
+- `Scheduled`  one action per noise level, whatever is seen;
+- `Linear`     affine feedback of the standardised observation;
+- `Learned`    a Gaussian whose mean is a small network of it; its mean alone where no `generator` is set.
+
+All begin as the formula. A policy file holds plain types and tensors and is read with `weights_only=True`.
 """
 
-from typing import NamedTuple, Protocol
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from sciguide.atomic import write_atomically
+from sciguide.errors import InputError
 
 LIMIT = 6.0
+FORMAT = 1
+SEEN = 5.0  # standardised observations are clamped to it: what was never seen in tuning is not extrapolated
 
 
 class Choice(NamedTuple):
@@ -34,6 +49,12 @@ def bounded(action: Tensor) -> Tensor:
     return torch.nan_to_num(action, nan=0.0, posinf=LIMIT, neginf=-LIMIT).clamp(-LIMIT, LIMIT)
 
 
+def certain(action: Tensor) -> Choice:
+    """The choice of a policy that leaves nothing to chance."""
+    zero = action.new_zeros(len(action))
+    return Choice(bounded(action), zero, zero)
+
+
 class Fixed:
     """The formula: every action is 0."""
 
@@ -41,5 +62,137 @@ class Fixed:
         self.actions = actions
 
     def __call__(self, observation: Tensor, action: Tensor | None = None) -> Choice:
-        zero = observation.new_zeros(len(observation))
-        return Choice(observation.new_zeros(len(observation), self.actions), zero, zero)
+        return certain(observation.new_zeros(len(observation), self.actions))
+
+
+class Scheduled:
+    """A table of actions (S, A) over the noise levels `sigmas` (S,); between two of them the nearer in logarithm.
+
+    The finished field is corrected at the smallest level and shares its row.
+    """
+
+    def __init__(self, sigmas: Sequence[float], table: Tensor) -> None:
+        self.sigmas, self.table = [float(s) for s in sigmas], table
+        self.levels = torch.tensor(self.sigmas, dtype=torch.float64).log()
+
+    def __call__(self, observation: Tensor, action: Tensor | None = None) -> Choice:
+        nearest = (observation[:, -1:] - self.levels.to(observation)).abs().argmin(1)
+        return certain(self.table.to(observation)[nearest])
+
+    def state(self) -> dict[str, Any]:
+        return {"sigmas": self.sigmas, "table": self.table}
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> "Scheduled":
+        return cls(**state)
+
+
+class Standard(NamedTuple):
+    """Mean and standard deviation of what the formula sees, (K,) each."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, observation: Tensor) -> Tensor:
+        scaled = (observation - self.mean.to(observation)) / self.std.to(observation)
+        return torch.nan_to_num(scaled).clamp(-SEEN, SEEN)
+
+
+class Linear:
+    """action = weights [z; 1] for the standardised observation z; `weights` (A, K + 1)."""
+
+    def __init__(self, standard: Standard, weights: Tensor) -> None:
+        self.standard, self.weights = standard, weights
+
+    def __call__(self, observation: Tensor, action: Tensor | None = None) -> Choice:
+        weights = self.weights.to(observation)
+        return certain(self.standard(observation) @ weights[:, :-1].T + weights[:, -1])
+
+    def state(self) -> dict[str, Any]:
+        return {**self.standard._asdict(), "weights": self.weights}
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> "Linear":
+        return cls(Standard(state["mean"], state["std"]), state["weights"])
+
+
+class Learned(nn.Module):
+    """N(network(z), exp(log_std)^2) for the standardised observation z; float64.
+
+    `std`: of the actions at first. With `generator` set actions are drawn from it, without they are the mean. An
+    action is clamped before it is scored, so that it has the same log-probability when it is scored again.
+    """
+
+    def __init__(self, standard: Standard, actions: int, width: int = 32, std: float = 0.8, seed: int = 0) -> None:
+        super().__init__()
+        self.standard, self.actions, self.width = standard, actions, width
+        self.generator: torch.Generator | None = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            layers = [nn.Linear(len(standard.mean), width), nn.Tanh(), nn.Linear(width, width), nn.Tanh()]
+            self.network = nn.Sequential(*layers, nn.Linear(width, actions)).double()
+        nn.init.zeros_(self.network[-1].weight)
+        nn.init.zeros_(self.network[-1].bias)
+        self.log_std = nn.Parameter(torch.full((actions,), std, dtype=torch.float64).log())
+
+    def forward(self, observation: Tensor, action: Tensor | None = None) -> Choice:
+        mean = self.network(self.standard(observation.double()))
+        std = self.log_std.clamp(-5, 1).exp()
+        if action is None:
+            if self.generator is None:
+                return certain(mean.to(observation))
+            noise = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype).to(mean)
+            action = bounded(mean + std * noise).detach()
+        scaled = (action - mean) / std
+        # up to the constant of the normal distribution
+        log_prob = -(scaled.square() / 2 + std.log()).sum(1)
+        return Choice(action.to(observation), log_prob, torch.zeros_like(log_prob))
+
+    def state(self) -> dict[str, Any]:
+        sizes = {"actions": self.actions, "width": self.width}
+        return {**self.standard._asdict(), **sizes, "weights": self.state_dict()}
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> "Learned":
+        policy = cls(Standard(state["mean"], state["std"]), state["actions"], state["width"])
+        policy.load_state_dict(state["weights"])
+        return policy.eval().requires_grad_(False)
+
+
+KINDS: dict[str, Any] = {"scheduled": Scheduled, "linear": Linear, "learned": Learned}
+
+
+def save_policy(
+    path: str | os.PathLike,
+    policy: Scheduled | Linear | Learned,
+    observations: Sequence[str],
+    actions: Sequence[str],
+) -> None:
+    """Write a policy atomically, with the names of what it sees and does (`Guidance.observation_names`, ...)."""
+    kind = next(name for name, cls in KINDS.items() if isinstance(policy, cls))
+    state = {"format": FORMAT, "kind": kind, "observations": list(observations), "actions": list(actions)}
+    write_atomically(Path(path), lambda part: torch.save({**state, "policy": policy.state()}, part))
+
+
+def load_policy(path: str | os.PathLike, observations: Sequence[str], actions: Sequence[str]) -> Policy:
+    """The policy in a file that `save_policy` wrote.
+
+    Raises InputError where the file is missing or damaged, or the policy was tuned for other constraints.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such policy; `sciguide tune RUN` makes it")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["format"] != FORMAT:
+            raise InputError(f"{path}: not format {FORMAT} of a sciguide policy; tune it again with this version")
+        policy = KINDS[state["kind"]].restore(state["policy"])
+        known = state["observations"], state["actions"]
+    except InputError:
+        raise
+    except Exception as error:  # torch raises a dozen types on a damaged archive
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: damaged or not a sciguide policy ({reason}); tune it again") from error
+    if known != (list(observations), list(actions)):
+        was, now = (", ".join(sorted({n.partition(":")[0] for n in names[:-1]})) for names in (known[0], observations))
+        raise InputError(f"{path}: tuned for guidance by {was}, not by {now}: tune again, or take --policy fixed")
+    return policy

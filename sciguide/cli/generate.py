@@ -15,7 +15,7 @@ def run(argv: list[str]) -> int:
 def generate(
     run: str,
     members: int = 16,
-    policy: Literal["none", "fixed"] = "none",
+    policy: Literal["none", "fixed", "scheduled", "linear", "learned"] = "none",
     obs: str | None = None,
     out: str | None = None,
     seed: int = 0,
@@ -30,7 +30,7 @@ def generate(
     Args:
         run: a run's folder, or its model.pt
         members: how many members the ensemble has
-        policy: none (unguided) or fixed (the formula)
+        policy: none (unguided), fixed (the formula), or what `sciguide tune` made: scheduled, linear, learned
         obs: point observations, a CSV file with the columns variable,y,x,value,error
         out: folder of the ensemble; `ensemble` in the run's folder if left out
         seed: of the noise; member m with seed s is the same in every ensemble

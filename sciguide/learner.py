@@ -1,0 +1,108 @@
+"""Learning a policy of guidance: what a policy is scored by, and the loss of its gradient.
+
+The gradient is group-relative (GRPO, Shao et al. 2024, arXiv 2402.03300) with common noise: replicas of a member share
+its noise and differ in their actions alone, so their mean return at step t is a baseline that needs no critic.
+Log-probabilities are scored again from stored observations and actions: learning never runs the denoiser. The rivals,
+tables and affine feedback, are searched in `search.py` by the same score.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sciguide.policy import Fixed, Policy, Standard
+from sciguide.reward import Norm, contributions, energy_score, excess, potential
+from sciguide.rollout import Problems, Rollout, draw_noise, roll_out
+
+JUDGED = 2**31  # numbers of problems from here on are for judging
+
+
+@dataclass(frozen=True)
+class Worth:
+    """How returns are counted. `area`: (C, Y, X) weights of the points, zero off the mask; `weights`, `scales`: (K,) of
+    the potential; `distribution`: weight of the terminal term; `unguided`: its energy score without guidance."""
+
+    area: Tensor
+    weights: Tensor
+    scales: Tensor
+    unguided: float
+    distribution: float = 1.0
+    norm: Norm = "energy"
+
+
+class Played(NamedTuple):
+    """A roll-out and its worth: potentials `phi` (T + 1, B), `terminal` reward (B,), and per problem (P,) the `score`,
+    its mean return, and the `energy` score."""
+
+    rollout: Rollout
+    phi: Tensor
+    terminal: Tensor
+    score: Tensor
+    energy: Tensor
+
+
+@dataclass(frozen=True)
+class Task:
+    """What policies are tuned on. `problems(numbers)` makes the problems of these numbers, in batches whose constraints
+    are the same; those from `JUDGED` on must share no truth with the others. `shape`: (C, Y, X); `seed`: of the noise;
+    `observations`, `actions`: names; `sigmas`: the chain's noise levels."""
+
+    problems: Callable[[Sequence[int]], list[Problems]]
+    shape: tuple[int, int, int]
+    sigmas: list[float]
+    observations: tuple[str, ...]
+    actions: tuple[str, ...]
+    seed: int = 0
+
+    def play(
+        self, policy: Policy, numbers: Sequence[int], stage: str, worth: Worth, noises: int, replicas: int = 1
+    ) -> list[Played]:
+        """Roll `policy` out on the problems `numbers` and weigh what came of it."""
+        if stage != "scale" and any((n >= JUDGED) != (stage == "judge") for n in numbers):
+            raise ValueError(f"problems of another stage than `{stage}`: those to be judged by begin at {JUDGED}")
+        played = []
+        for batch in self.problems(numbers):
+            noise = draw_noise(stage, self.seed, batch.numbers, noises, self.shape)
+            rollout = roll_out(batch, policy, noise, replicas)
+            phi = potential(rollout.energies, batch.floors, worth.weights, worth.scales)
+            members = rollout.finished.reshape(len(batch.numbers), noises, replicas, *self.shape)
+            pairs = list(zip(members, batch.truth, strict=True))
+            gain = torch.cat([contributions(x, y, worth.area, worth.norm).flatten() for x, y in pairs])
+            energy = torch.stack([energy_score(x, y, worth.area, worth.norm) for x, y in pairs])
+            share = worth.distribution / worth.unguided
+            score = (phi[-1] - phi[0]).reshape(len(energy), -1).mean(1) - share * energy
+            played.append(Played(rollout, phi, share * gain, score, energy))
+        return played
+
+    def score(self, policy: Policy, numbers: Sequence[int], stage: str, worth: Worth, noises: int) -> Tensor:
+        """The score of each problem, (P,)."""
+        return torch.cat([p.score for p in self.play(policy, numbers, stage, worth, noises)])
+
+    def measure(
+        self, area: Tensor, numbers: Sequence[int], noises: int, weights: Tensor | None = None, norm: Norm = "energy"
+    ) -> tuple[Worth, Standard]:
+        """The scales of the returns, from unguided members of the problems `numbers`, and of the observations, from
+        guided ones. `weights`: of the constraints (K,), equal where not given."""
+        exceeded, energies, seen = [], [], []
+        formula = Fixed(len(self.actions))
+        for batch in self.problems(numbers):
+            noise = draw_noise("scale", self.seed, batch.numbers, noises, self.shape)
+            plain = roll_out(batch._replace(constraints=()), formula, noise)
+            exceeded.append(excess(plain.energies[-1], batch.floors))
+            members = plain.finished.reshape(len(batch.numbers), noises, 1, *self.shape)
+            energies += [energy_score(x, y, area, norm) for x, y in zip(members, batch.truth, strict=True)]
+            seen.append(roll_out(batch, formula, noise).observation.flatten(0, 1))
+        scales = torch.cat(exceeded).mean(0).clamp(min=1)
+        weights = torch.ones_like(scales) if weights is None else weights.to(scales)
+        worth = Worth(area, weights / weights.sum(), scales, float(torch.stack(energies).mean()), norm=norm)
+        observation = torch.cat(seen).double()
+        return worth, Standard(observation.mean(0), observation.std(0).clamp(min=1e-3))
+
+
+def clipped_loss(log_prob: Tensor, old: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """The clipped surrogate of PPO (Schulman et al. 2017, eq. 7), negative, mean over decisions, all of one shape."""
+    ratio = (log_prob - old).exp()
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()

@@ -1,0 +1,102 @@
+"""Roll-outs: the steps of the one sampler, stacked. There is no environment; generating and learning share the chain.
+
+A *problem* is a held-out truth, what is known of it (its constraints) and a seed; problems whose constraints are the
+same objects form one batch. Its members are K noises x A replicas that share the noise and differ in their actions.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciguide.guidance import Constraint, Guidance
+from sciguide.noise import normals
+from sciguide.policy import Policy
+from sciguide.prior import Prior
+from sciguide.sampler import Denoise, sample
+
+STAGES = ("scale", "tune", "judge")
+
+
+class Chain(NamedTuple):
+    """What is sampled from. `start(noise, sigma)`: the state at the first noise level, where not the guidance's own."""
+
+    denoise: Denoise
+    prior: Prior
+    sigmas: list[float]
+    start: Callable[[Tensor, float], Tensor] | None = None
+
+
+class Problems(NamedTuple):
+    """P problems with the same constraints.
+
+    `truth`: (P, N, C, Y, X), N draws of what members of the problem should look like; `energies(x)`: the energies R of
+    the K constraints, (B, C, Y, X) -> (B, K); `floors`: (K,) what the data have; `numbers`: P numbers that key the
+    noise; `chain(repeats)`: for each problem's members, `repeats` of them one after the other.
+    """
+
+    truth: Tensor
+    constraints: Sequence[Constraint]
+    energies: Callable[[Tensor], Tensor]
+    floors: Tensor
+    numbers: Sequence[int]
+    chain: Callable[[int], Chain]
+
+
+class Rollout(NamedTuple):
+    """T decisions, one per noise level and one on the finished field, of B members.
+
+    `finished`: (B, C, Y, X); `energies`: (T + 1, B, K), of the *unguided* estimate of each decision and then of the
+    finished field; `observation` (T, B, O), `action` (T, B, A), `log_prob` (T, B); `acted`: (T,) whether any
+    constraint applies there.
+    """
+
+    finished: Tensor
+    energies: Tensor
+    observation: Tensor
+    action: Tensor
+    log_prob: Tensor
+    acted: Tensor
+
+
+def noise_seed(stage: str, seed: int, number: int) -> int:
+    """The 64-bit seed of problem `number`: no two stages share one, nor does any of `generate` below 2^60.
+
+    Raises ValueError for a seed beyond 2^28 or a number beyond 2^32.
+    """
+    if not (0 <= seed < 2**28 and 0 <= number < 2**32):
+        raise ValueError(f"seed {seed} and problem {number} must be below 2^28 and 2^32")
+    return (STAGES.index(stage) + 1) << 60 | seed << 32 | number
+
+
+def draw_noise(stage: str, seed: int, numbers: Sequence[int], noises: int, shape: Sequence[int]) -> Tensor:
+    """White noise (P, K, C, Y, X) float64 of the problems `numbers`, K = `noises` members each."""
+    drawn = [normals(noise_seed(stage, seed, n), range(noises), 0, shape, np.float64) for n in numbers]
+    return torch.from_numpy(np.stack(drawn))
+
+
+def stages_apart(seed: int, tuned: Sequence[int], judged: Sequence[int]) -> None:
+    """Raises ValueError where problems of tuning and of judging share a number or a seed of their noise."""
+    seeds = [{noise_seed(stage, seed, n) for n in numbers} for stage, numbers in (("tune", tuned), ("judge", judged))]
+    if set(tuned) & set(judged) or seeds[0] & seeds[1]:
+        raise ValueError("problems of tuning and of judging must be apart")
+
+
+@torch.no_grad()
+def roll_out(problems: Problems, policy: Policy, noise: Tensor, replicas: int = 1) -> Rollout:
+    """Guide the members of `noise` (P, K, C, Y, X), `replicas` of each, by `policy`; B = P K A in this order."""
+    rows = noise.flatten(0, 1).repeat_interleave(replicas, 0)
+    chain = problems.chain(noise.shape[1] * replicas)
+    constraints, last = problems.constraints, len(chain.sigmas)
+    guidance = Guidance(constraints, policy, rows.shape[1], last)
+    start = chain.start(rows, chain.sigmas[0]) if chain.start else guidance.start(rows, chain.sigmas[0], chain.prior)
+    energies, decisions = [], []
+    for step in sample(chain.denoise, chain.prior, rows, chain.sigmas, guidance, start):
+        energies.append(problems.energies(step.x0))
+        decisions.append(step.decision)
+    energies.append(problems.energies(step.guided))
+    stacked = [torch.stack([getattr(d, key) for d in decisions]) for key in ("observation", "action", "log_prob")]
+    acted = torch.tensor([any(c.acts(t, last) for c in constraints) for t in range(last + 1)])
+    return Rollout(step.guided, torch.stack(energies), *stacked, acted)

@@ -1,0 +1,107 @@
+"""The learned policy as a LightningModule: roll-outs are its data, an update is its step.
+
+An epoch is one update: the roll-outs of one batch of problems under the policy as it is, and a few passes over them.
+Everything drawn is keyed by the number of the update, so a checkpoint resumes to the same policy.
+"""
+
+from collections.abc import Iterator
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from sciguide.learner import Task, Worth, clipped_loss
+from sciguide.policy import Learned
+from sciguide.reward import advantages, returns_to_go, rewards
+from sciguide.rollout import noise_seed
+
+
+class RollOuts(IterableDataset):
+    """One batch an epoch: the decisions of the module's policy, as it is then, on the problems of this update.
+
+    Yields observation (D, O), action (D, A), log_prob and advantage (D,), D the decisions at which a constraint acts.
+    """
+
+    def __init__(self, module: "PolicyModule") -> None:
+        self.module = module
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        module = self.module
+        h, policy, update = module.hparams, module.policy, module.current_epoch
+        numbers = range(update * h.problems, (update + 1) * h.problems)
+        policy.generator = torch.Generator().manual_seed(noise_seed("tune", module.task.seed, update))
+        played = module.task.play(policy, numbers, "tune", module.worth, h.noises, h.replicas)
+        policy.generator = None
+        parts = []
+        for p in played:
+            advantage = advantages(returns_to_go(rewards(p.phi), p.terminal), h.replicas)
+            stored = p.rollout
+            fields = (stored.observation, stored.action, stored.log_prob, advantage)
+            parts.append([f[stored.acted].flatten(0, 1) for f in fields])
+        observation, action, log_prob, advantage = (torch.cat(column) for column in zip(*parts, strict=True))
+        module.last_score = float(torch.cat([p.score for p in played]).mean())
+        yield {
+            "observation": observation,
+            "action": action,
+            "log_prob": log_prob,
+            "advantage": advantage / advantage.std().clamp(min=1e-12),
+        }
+
+
+class PolicyModule(L.LightningModule):
+    """Group-relative policy gradient for `policy` on `task`.
+
+    Args:
+        policy: what is learned
+        task: what it is learned on
+        worth: how returns are counted
+        updates: how many there will be; the learning rate falls linearly to a tenth over them
+        problems: per update
+        noises: per problem, K
+        replicas: per noise, A, which differ in their actions alone
+        passes: over the roll-outs of an update
+        clip: of the ratio of probabilities
+        learning_rate: of Adam
+    """
+
+    def __init__(
+        self,
+        policy: Learned,
+        task: Task,
+        worth: Worth,
+        updates: int,
+        problems: int = 8,
+        noises: int = 2,
+        replicas: int = 4,
+        passes: int = 3,
+        clip: float = 0.2,
+        learning_rate: float = 1e-2,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["policy", "task", "worth"])
+        self.automatic_optimization = False
+        self.policy, self.task, self.worth = policy, task, worth
+        self.last_score = float("nan")
+
+    @staticmethod
+    def updates_within(trajectories: int, problems: int = 8, noises: int = 2, replicas: int = 4) -> int:
+        """How many updates `trajectories` allow."""
+        return max(1, trajectories // (problems * noises * replicas))
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(RollOuts(self), batch_size=None)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.policy.parameters(), self.hparams.learning_rate)
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> None:
+        optimizer = self.optimizers()
+        done = self.current_epoch / self.hparams.updates
+        for group in optimizer.param_groups:
+            group["lr"] = self.hparams.learning_rate * (1 - 0.9 * done)
+        for _ in range(self.hparams.passes):
+            log_prob = self.policy(batch["observation"], batch["action"]).log_prob
+            optimizer.zero_grad()
+            self.manual_backward(clipped_loss(log_prob, batch["log_prob"], batch["advantage"], self.hparams.clip))
+            optimizer.step()

@@ -1,0 +1,135 @@
+"""Tuning problems of a run: truths from its validation samples, and what is known of them.
+
+Problem `number` is a function of its number: a truth, stations at random grid points, and their values, with errors
+that may be larger or smaller than what is told. With no stations a problem is to draw members that look like the held
+truths and obey the equations. The later part of the truths is for judging alone.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.stats import chi2
+from torch import Tensor
+
+from sciguide.errors import InputError
+from sciguide.guidance import Constraint, Guidance, constraints_for
+from sciguide.kriging import Kriging
+from sciguide.learner import JUDGED, Task
+from sciguide.model import Model
+from sciguide.observations import Observations
+from sciguide.rollout import Chain, Problems
+
+NETWORKS = 4  # of stations, on each side: their covariance is factorised once
+TRUTHS = 64  # at most so many draws stand for the distribution where nothing is observed
+QUANTILE = 0.9
+
+
+@dataclass(frozen=True)
+class Stations:
+    """`points` of the `channels`; `error`: the told standard deviation, in those of the fields; the true one is that
+    times a factor from [1 / misreport, misreport], log-uniform, another one for every problem."""
+
+    points: int
+    channels: tuple[int, ...]
+    error: float = 0.1
+    misreport: float = 1.0
+
+
+class RunProblems:
+    """The problems of a model. `truths`: normalised fields (N, C, Y, X) float64 in the order of the record, of which
+    the last third is for judging; `stations`: None where nothing is observed. Raises InputError where there are too few
+    truths, or nothing to guide by."""
+
+    def __init__(
+        self,
+        model: Model,
+        truths: Tensor,
+        stations: Stations | None,
+        scales: Literal["told", "ml"] = "ml",
+        steps: int = 20,
+    ) -> None:
+        if len(truths) < 6:
+            raise InputError(f"{len(truths)} validation samples: tuning needs 6 at least, to learn and to judge by")
+        if stations is None and not model.equations:
+            raise InputError("nothing to guide by: give --points N to tune for observations")
+        cut = len(truths) - len(truths) // 3
+        self.model, self.truths, self.stations, self.scales = model, (truths[:cut], truths[cut:]), stations, scales
+        self.chain = Chain(model.denoise, model.prior, model.sigmas(steps))
+        self.equations = model.constraints()
+        self.constraints = lru_cache(maxsize=2 * NETWORKS)(self._constraints)
+
+    def task(self, seed: int) -> Task:
+        """The task of policies for these problems."""
+        constraints, names = self([0])[0].constraints, self.model.layout.names
+        seen, done = Guidance.observation_names(constraints), Guidance.action_names(constraints, names)
+        return Task(self, self.model.shape, self.chain.sigmas, seen, done, seed)
+
+    def __call__(self, numbers: Sequence[int]) -> list[Problems]:
+        """The problems `numbers`: one batch where nothing is observed, else one each, since their values differ."""
+        if self.stations is None:
+            groups = [[n for n in numbers if (n >= JUDGED) == judged] for judged in (False, True)]
+            return [self._unobserved(group) for group in groups if group]
+        return [self._observed(n) for n in numbers]
+
+    def _unobserved(self, numbers: list[int]) -> Problems:
+        truths = self.truths[numbers[0] >= JUDGED]
+        truths = truths[:: -(-len(truths) // TRUTHS)]
+        every = truths[None].expand(len(numbers), *truths.shape)
+        return Problems(every, self.constraints(0, 0), self._energies([]), self._floors(), numbers, self._repeat)
+
+    def _observed(self, number: int) -> Problems:
+        judged = number >= JUDGED
+        truths = self.truths[judged]
+        truth = truths[number % len(truths)]
+        *equations, network = self.constraints(judged, number % NETWORKS)
+        rng = np.random.default_rng([number, 1])
+        spread = np.log(self.stations.misreport)
+        factor = float(np.exp(rng.uniform(-spread, spread)))
+        rows = network.observations
+        noise = factor * rows.error * torch.from_numpy(rng.standard_normal(len(rows)))
+        known = copy(network)  # shares the factorised covariance, which values do not enter
+        known.observations = replace(rows, value=truth.flatten()[rows.index[:, 0]] + noise)
+        constraints = [*equations, known]
+        energies = self._energies([known.observations])
+        return Problems(truth[None, None], constraints, energies, self._floors(), [number], self._repeat)
+
+    def _constraints(self, judged: int, network: int) -> list[Constraint]:
+        """The constraints of one network of stations, whose values are still to come."""
+        observations = None
+        if (stations := self.stations) is not None:
+            rng = np.random.default_rng([judged, network, 2])
+            mask, shape = self.model.layout.mask, self.model.shape
+            valid = np.flatnonzero(mask & np.isin(np.arange(shape[0]), stations.channels)[:, None, None])
+            if len(valid) < stations.points:
+                raise InputError(f"{stations.points} stations: there are {len(valid)} valid points")
+            chosen = torch.from_numpy(np.sort(rng.choice(valid, stations.points, replace=False)))
+            weight = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(len(chosen), 4)
+            error = torch.full((len(chosen),), stations.error, dtype=torch.float64)
+            index = chosen[:, None].expand(-1, 4).contiguous()
+            channel = chosen // (shape[1] * shape[2])
+            observations = Observations(index, weight, torch.zeros_like(error), error, channel)
+        constraints = constraints_for(self.model, observations, self.scales)
+        if observations is not None and not isinstance(constraints[-1], Kriging):
+            raise TypeError("observations come last among the constraints")
+        return constraints
+
+    def _energies(self, observations: list[Observations]):
+        def energies(x: Tensor) -> Tensor:
+            of_equations = [e.energy(x) for e in self.equations]
+            return torch.stack([*of_equations, *(o.innovation(x).square().mean(1) for o in observations)], 1)
+
+        return energies
+
+    def _floors(self) -> Tensor:
+        floors = [e.record.floor for e in self.equations]
+        if self.stations is not None:
+            floors.append(float(chi2.ppf(QUANTILE, self.stations.points)) / self.stations.points)
+        return torch.tensor(floors, dtype=torch.float64)
+
+    def _repeat(self, repeats: int) -> Chain:
+        return self.chain  # the model is the same for all problems

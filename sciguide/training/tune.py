@@ -1,0 +1,178 @@
+"""Tuning the rivals of one task with one budget: a schedule, affine feedback, the learned policy; and judging them.
+
+Everything is keyed by the task's seed and kept in a folder, so that running again goes on where it stopped.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sciguide.bootstrap import Interval, bootstrap, paired_bootstrap
+from sciguide.learner import Task, Worth
+from sciguide.policy import Fixed, Learned, Linear, Policy, Scheduled, Standard
+from sciguide.search import CMA, RandomSearch, Search, search
+from sciguide.training.policy import PolicyModule
+
+Report = Callable[[int, float], None]  # trajectories so far, mean score of the last ones
+
+
+def silent(done: int, score: float) -> None:
+    """Reports nothing."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`trajectories` for each rival; every candidate of a search is scored on `problems` x `noises` of them."""
+
+    trajectories: int = 4000
+    problems: int = 8
+    noises: int = 2
+
+    @property
+    def evaluations(self) -> int:
+        return max(1, self.trajectories // (self.problems * self.noises))
+
+
+def acting_rows(task: Task) -> list[int]:
+    """The rows of a schedule that matter: levels where a constraint acts; the finished field has the last one's."""
+    constraints, last = task.problems([0])[0].constraints, len(task.sigmas)
+    return sorted({min(t, last - 1) for t in range(last + 1) if any(c.acts(t, last) for c in constraints)})
+
+
+def _search(
+    task: Task,
+    worth: Worth,
+    budget: Budget,
+    make: Callable[[int], Search],
+    policy: Callable[[NDArray], Policy],
+    state: Path | None,
+    report: Report,
+) -> Policy:
+    each = budget.problems * budget.noises
+
+    def score(candidate: NDArray, generation: int) -> float:
+        numbers = range(generation * budget.problems, (generation + 1) * budget.problems)
+        return float(task.score(policy(candidate), numbers, "tune", worth, budget.noises).mean())
+
+    best = search(make, score, budget.evaluations, state, lambda done, mean: report(done * each, mean))
+    return policy(best)
+
+
+def tune_scheduled(
+    task: Task,
+    worth: Worth,
+    budget: Budget,
+    method: type[RandomSearch] | type[CMA] = RandomSearch,
+    constant: bool = False,
+    state: Path | None = None,
+    report: Report = silent,
+) -> Policy:
+    """The best table over the levels where a constraint acts; with `constant` one row for all of them."""
+    rows, actions = acting_rows(task), len(task.actions)
+
+    def policy(numbers: NDArray) -> Scheduled:
+        table = torch.zeros(len(task.sigmas), actions, dtype=torch.float64)
+        table[rows] = torch.from_numpy(np.ascontiguousarray(numbers)).reshape(-1, actions)
+        return Scheduled(task.sigmas, table)
+
+    size = actions * (1 if constant else len(rows))
+    return _search(task, worth, budget, lambda g: method(size, g, task.seed), policy, state, report)
+
+
+def tune_linear(
+    task: Task,
+    worth: Worth,
+    standard: Standard,
+    budget: Budget,
+    state: Path | None = None,
+    report: Report = silent,
+) -> Policy:
+    """Affine feedback of the standardised observation by CMA-ES."""
+    shape = len(task.actions), len(task.observations) + 1
+
+    def policy(numbers: NDArray) -> Linear:
+        return Linear(standard, torch.from_numpy(np.ascontiguousarray(numbers)).reshape(shape))
+
+    radius = 1 / shape[1] ** 0.5  # actions of order one at first
+    return _search(task, worth, budget, lambda g: CMA(shape[0] * shape[1], g, task.seed, radius), policy, state, report)
+
+
+class Progress(Callback):
+    """Tells `report` the trajectories so far and the score of the last ones."""
+
+    def __init__(self, report: Report, each: int) -> None:
+        self.report, self.each = report, each
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.report((pl_module.current_epoch + 1) * self.each, pl_module.last_score)
+
+
+def tune_learned(
+    task: Task,
+    worth: Worth,
+    standard: Standard,
+    trajectories: int,
+    folder: Path | None = None,
+    report: Report = silent,
+    **options: Any,
+) -> Policy:
+    """The learned policy; `folder` takes the checkpoints from which it goes on; `options`: of `PolicyModule`."""
+    policy = Learned(standard, len(task.actions), seed=task.seed)
+    sizes = {k: v for k, v in options.items() if k in ("problems", "noises", "replicas")}
+    updates = PolicyModule.updates_within(trajectories, **sizes)
+    module = PolicyModule(policy, task, worth, updates, **options)
+    h = module.hparams
+    callbacks: list[Callback] = [Progress(report, h.problems * h.noises * h.replicas)]
+    last = folder / "last.ckpt" if folder else None
+    if folder:
+        callbacks.append(ModelCheckpoint(folder, filename="update{epoch}", save_last=True, save_top_k=0))
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        trainer = L.Trainer(
+            max_epochs=updates,
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=bool(folder),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=callbacks,
+        )
+        resume = str(last) if last and last.is_file() else None
+        trainer.fit(module, ckpt_path=resume, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return policy.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Scores of a policy on the problems to be judged by (P,): their mean, and what it gains on the formula."""
+
+    scores: Tensor
+    score: Interval
+    gain: Interval
+
+
+def judge(
+    task: Task, worth: Worth, policies: dict[str, Policy], numbers: Sequence[int], noises: int
+) -> dict[str, Verdict]:
+    """All policies on the same problems and noise; the formula comes first, under `fixed`. Bootstrap over problems."""
+    policies = {"fixed": Fixed(len(task.actions)), **policies}
+    scores = {name: task.score(p, numbers, "judge", worth, noises) for name, p in policies.items()}
+    verdicts = {}
+    for name, found in scores.items():
+        pair = found.numpy(), scores["fixed"].numpy()
+        verdicts[name] = Verdict(found, bootstrap(pair[0], np.mean), paired_bootstrap(*pair))
+    return verdicts
