@@ -70,7 +70,7 @@ def train(cli: Any) -> None:
     (folder / "config.yaml").write_text(config)
     tell(cli)
     trainer = cli.trainer
-    trainer.logger = CSVLogger(folder, name="", version="")
+    trainer.logger = CSVLogger(folder, name="metrics")  # one file per start of the run
     saving = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
     trainer.callbacks += [EMAWeightAveraging(decay=cli.config.ema_decay), saving]
     trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
