@@ -175,12 +175,11 @@ def observe(case: Case, day: int) -> tuple[Observations, np.ndarray]:
 
 
 class Method(NamedTuple):
-    """How members are made for a day: `kind` none, fixed or interpolation; `scales` and `equations` of guidance;
-    `inflate`: variances of the prior and of the errors of observations, for interpolation."""
+    """How members are made for a day: `kind` none, fixed or interpolation; `scales` of guidance, which is by the
+    observations alone; `inflate`: variances of the prior and of the errors of observations, for interpolation."""
 
     kind: str
     scales: str = "told"
-    equations: bool = False
     inflate: tuple[float, float] = (1.0, 1.0)
 
 
@@ -192,7 +191,7 @@ def members(case: Case, method: Method, observations: Observations, seed: int) -
         return physical(model, interpolate(model, observations, noise, method.inflate, seed))
     guidance = None
     if method.kind == "fixed":
-        constraints = constraints_for(model, observations, method.scales, method.equations)
+        constraints = constraints_for(model, observations, method.scales, equations=False)
         actions = len(Guidance.action_names(constraints, model.layout.names))
         guidance = Guidance(constraints, Fixed(actions), len(model.layout.names), STEPS)
     sigmas = model.sigmas(STEPS)
@@ -253,7 +252,7 @@ def nearest_day(case: Case) -> np.ndarray:
 
 def calibrate(case: Case) -> tuple[Method, Method]:
     """The formula's options and the interpolation's scales with the least CRPS on the calibration window."""
-    guided = [Method("fixed", s, e) for s, e in itertools.product(("told", "ml"), (False, True))]
+    guided = [Method("fixed", s) for s in ("told", "ml")]
     free = [
         Method("interpolation", inflate=s) for s in itertools.product((0.5, 0.7, 1.0, 1.4, 2.0), (0.5, 1.0, 2.0, 4.0))
     ]

@@ -26,6 +26,7 @@ from sciguide.errors import InputError
 from sciguide.model import Model
 
 PROBES = 16
+MOST_FACTORED = 3000  # rows of a system that is factorised
 BANDS = 4  # octaves of the wavenumber, the last holds all that is longer
 LEAST_S2 = 1e-8  # of the mean predicted variance: an exact s^2 of 0 leaves rounding to be divided by
 RATIOS = torch.linspace(-6, 6, 13, dtype=torch.float64).exp()  # of scales, tried by maximum likelihood
@@ -84,6 +85,7 @@ class EquationStep:
         self.transforms = [_transform(n, rule) for n, rule in zip(sizes, model.grid.boundary, strict=True)]
         self.band = _bands(*sizes, model.grid.boundary)
         self.spectrum = lru_cache(maxsize=64)(self._spectrum)
+        self.factor = lru_cache(maxsize=32)(self._factor)
         self.solved: Solved | None = None  # the last solve, for those who ask how many iterations it took
 
     def acts(self, index: int, last: int) -> bool:
@@ -163,12 +165,30 @@ class EquationStep:
     def conditional(self, v: Tensor, sigma: float) -> Tensor:
         """V v - V J^T (J V J^T + s^2)^-1 J V v: the metric given the equation, for observations beside it."""
         moved = self.metric(v, sigma)
-        field, s2 = (
-            v.new_ones(len(v), len(self.channels)),
-            v.new_full((len(v), BANDS), self._least(self.spectrum(sigma))),
-        )
-        weights = self.solve(self.forward(moved), sigma, field, s2).weights
-        return moved - self.metric(self.transpose(weights), sigma)
+        return moved - self.metric(self.transpose(self._solve_formula(self.forward(moved), sigma)), sigma)
+
+    def _solve_formula(self, r: Tensor, sigma: float) -> Tensor:
+        """(J V J^T + s^2)^-1 r for rows (B, Y, X) with the formula's own scales: by a factor kept per noise level where
+        there are few rows, since a network of observations has hundreds of right-hand sides."""
+        valid = self.equation.operator.valid
+        if int(valid.sum()) > MOST_FACTORED:
+            field = r.new_ones(len(r), len(self.channels))
+            return self.solve(r, sigma, field, r.new_full((len(r), BANDS), self._least(self.spectrum(sigma)))).weights
+        out = torch.zeros_like(r)
+        out[:, valid] = torch.cholesky_solve(r[:, valid].T, self.factor(sigma)).T
+        return out
+
+    def _factor(self, sigma: float) -> Tensor:
+        valid = self.equation.operator.valid
+        rows = valid.nonzero()
+        parts = []
+        for part in rows.split(256):
+            unit = torch.zeros(len(part), *valid.shape, dtype=torch.float64)
+            unit[range(len(part)), part[:, 0], part[:, 1]] = 1
+            parts.append(self.forward(self.metric(self.transpose(unit), sigma))[:, valid])
+        matrix = torch.cat(parts)
+        matrix.diagonal().add_(self._least(self.spectrum(sigma)))
+        return torch.linalg.cholesky((matrix + matrix.T) / 2)
 
     def features(self, x0: Tensor, sigma: float) -> Tensor:
         """Per octave the log of the residual's energy over its predicted variance, and over white noise's, (B, 8)."""
