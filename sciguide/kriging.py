@@ -8,7 +8,7 @@ shared by all members. Up to 1024 rows it is eigendecomposed, B = Q diag(l) Q^T,
 two matrix-vector products; beyond that one Cholesky factor serves all members with common scales.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from sciguide.observations import Observations
 from sciguide.prior import Prior
 
 MOST_EIGEN, MOST_ROWS = 1024, 4096
+MOST_KEPT = 2**25  # numbers of the rows' modes that are kept
 A_RANGE, B_RANGE = (1e-2, 1e2), (1e-3, 1e3)  # how far the scales of M and of s^2 may be from what was told
 
 
@@ -53,18 +54,34 @@ class Kriging:
             raise InputError(f"{len(observations)} observations: at most {MOST_ROWS} points; thin or average them")
         self.prior, self.observations, self.scales = prior, observations, scales
         self.covariance = covariance or prior.apply_M
+        self.modes = None
+        if covariance is None and len(observations) * prior.variances.numel() <= MOST_KEPT:
+            self.modes = torch.cat([prior.to_modes(rows).flatten(1) for rows in self._rows()])
         self.system = lru_cache(maxsize=64)(self._system)
 
     def _system(self, sigma: float) -> System:
-        m, shape = len(self.observations), tuple(self.prior.mask.shape)
-        eye = torch.eye(m, dtype=torch.float64, device=self.prior.mean.device)
-        parts = [self.covariance(self.observations.scatter(rows, shape), sigma) for rows in eye.split(64)]
-        matrix = torch.cat([self.observations.predict(part) for part in parts])
+        matrix = self._from_modes(sigma) if self.modes is not None else self._from_columns(sigma)
+        m = len(matrix)
         matrix = (matrix + matrix.T) / 2
         if m > MOST_EIGEN:
             return System(None, None, matrix)
         eigenvalues, vectors = torch.linalg.eigh(matrix)
         return System(eigenvalues.clamp(min=0), vectors, matrix)
+
+    def _from_modes(self, sigma: float) -> Tensor:
+        """A M A^T from the modes of the rows, which are the same at every noise level (Parseval)."""
+        scaled = self.modes * self.prior.error_variances(sigma)[0].flatten()
+        return (scaled @ self.modes.mH).real
+
+    def _from_columns(self, sigma: float) -> Tensor:
+        parts = [self.observations.predict(self.covariance(rows, sigma)) for rows in self._rows()]
+        return torch.cat(parts)
+
+    def _rows(self) -> Iterator[Tensor]:
+        """A^T S^-1, some columns at a time, (k, C, Y, X)."""
+        eye = torch.eye(len(self.observations), dtype=torch.float64, device=self.prior.mean.device)
+        for part in eye.split(64):
+            yield self.observations.scatter(part, tuple(self.prior.mask.shape))
 
     def start(self, noise: Tensor, sigma: float) -> Tensor:
         """The state at the first noise level given the observations: a draw of the prior, its mean moved to the

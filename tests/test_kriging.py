@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from test_prior import PRIORS
 from test_sampler import SIGMA_MIN, power_law, spectral
 
 from sciguide.errors import InputError
 from sciguide.kriging import Kriging, likelihood_scales
-from sciguide.observations import locate, read_observations
+from sciguide.observations import Observations, locate, read_observations
 from sciguide.sampler import karras_sigmas, sample
 
 N, ERROR = 16, 0.3
@@ -159,3 +160,17 @@ def test_file_of_observations(tmp_path):
     land = SimpleNamespace(**{**vars(LAYOUT), "mask": np.zeros((1, N, N), bool)})
     with pytest.raises(InputError, match="beside land"):
         locate(land, NORMALISER, np.zeros(1, int), np.ones(1), np.ones(1), np.ones(1), np.ones(1))
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_rows_modes_give_the_same_matrix_as_columns(name):
+    prior = PRIORS[name]
+    index = prior.mask.flatten().nonzero()[::5]
+    m = len(index)
+    weight = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(m, 4)
+    value, error = torch.zeros(m).double(), torch.linspace(0.1, 1, m).double()
+    observations = Observations(index.expand(m, 4), weight, value, error, torch.zeros(m, dtype=torch.long))
+    direct = Kriging(prior, observations, covariance=prior.apply_M)
+    torch.testing.assert_close(
+        Kriging(prior, observations).system(0.3).matrix, direct.system(0.3).matrix, atol=1e-12, rtol=0
+    )
