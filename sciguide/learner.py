@@ -46,9 +46,9 @@ class Played(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What policies are tuned on. `problems(numbers)` makes the problems of these numbers, in batches whose constraints
-    are the same; those from `JUDGED` on must share no truth with the others. `shape`: (C, Y, X); `seed`: of the noise;
-    `observations`, `actions`: names; `sigmas`: the chain's noise levels."""
+    """What policies are tuned on. `problems(numbers)` makes the problems of these numbers, in few batches; those from
+    `JUDGED` on must share no truth with the others. `shape`: (C, Y, X); `sigmas`: the chain's noise levels;
+    `observations`, `actions`: names of what a policy sees and does; `seed`: of the noise."""
 
     problems: Callable[[Sequence[int]], list[Problems]]
     shape: tuple[int, int, int]
@@ -58,9 +58,9 @@ class Task:
     seed: int = 0
 
     def play(
-        self, policy: Policy, numbers: Sequence[int], stage: str, worth: Worth, noises: int, replicas: int = 1
+        self, policy: Policy | None, numbers: Sequence[int], stage: str, worth: Worth, noises: int, replicas: int = 1
     ) -> list[Played]:
-        """Roll `policy` out on the problems `numbers` and weigh what came of it."""
+        """Roll `policy` out on the problems `numbers`, None for no guidance, and weigh what came of it."""
         if stage != "scale" and any((n >= JUDGED) != (stage == "judge") for n in numbers):
             raise ValueError(f"problems of another stage than `{stage}`: those to be judged by begin at {JUDGED}")
         played = []
@@ -90,7 +90,7 @@ class Task:
         formula = Fixed(len(self.actions))
         for batch in self.problems(numbers):
             noise = draw_noise("scale", self.seed, batch.numbers, noises, self.shape)
-            plain = roll_out(batch._replace(constraints=()), formula, noise)
+            plain = roll_out(batch, None, noise)
             exceeded.append(excess(plain.energies[-1], batch.floors))
             members = plain.finished.reshape(len(batch.numbers), noises, 1, *self.shape)
             energies += [energy_score(x, y, area, norm) for x, y in zip(members, batch.truth, strict=True)]

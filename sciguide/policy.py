@@ -16,6 +16,7 @@ All begin as the formula. A policy file holds plain types and tensors and is rea
 
 import os
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -171,7 +172,9 @@ def save_policy(
     """Write a policy atomically, with the names of what it sees and does (`Guidance.observation_names`, ...)."""
     kind = next(name for name, cls in KINDS.items() if isinstance(policy, cls))
     state = {"format": FORMAT, "kind": kind, "observations": list(observations), "actions": list(actions)}
-    write_atomically(Path(path), lambda part: torch.save({**state, "policy": policy.state()}, part))
+    buffer = BytesIO()  # torch names the archive after the file, and the temporary name is random
+    torch.save({**state, "policy": policy.state()}, buffer)
+    write_atomically(Path(path), lambda part: part.write_bytes(buffer.getvalue()))
 
 
 def load_policy(path: str | os.PathLike, observations: Sequence[str], actions: Sequence[str]) -> Policy:

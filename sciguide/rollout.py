@@ -1,7 +1,7 @@
 """Roll-outs: the steps of the one sampler, stacked. There is no environment; generating and learning share the chain.
 
-A *problem* is a held-out truth, what is known of it (its constraints) and a seed; problems whose constraints are the
-same objects form one batch. Its members are K noises x A replicas that share the noise and differ in their actions.
+A *problem* is a held-out truth, what is known of it (its constraints) and a number that keys its noise. Its members are
+K noises x A replicas that share the noise and differ in their actions alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sciguide.guidance import Constraint, Guidance
 from sciguide.noise import normals
-from sciguide.policy import Policy
+from sciguide.policy import Fixed, Policy
 from sciguide.prior import Prior
 from sciguide.sampler import Denoise, sample
 
@@ -29,20 +29,27 @@ class Chain(NamedTuple):
     start: Callable[[Tensor, float], Tensor] | None = None
 
 
-class Problems(NamedTuple):
-    """P problems with the same constraints.
+class Members(NamedTuple):
+    """What rows of a batch are drawn from and guided by. `energies(x)`: R of the K constraints, (B, C, Y, X) -> (B, K),
+    whether or not they guide."""
 
-    `truth`: (P, N, C, Y, X), N draws of what members of the problem should look like; `energies(x)`: the energies R of
-    the K constraints, (B, C, Y, X) -> (B, K); `floors`: (K,) what the data have; `numbers`: P numbers that key the
-    noise; `chain(repeats)`: for each problem's members, `repeats` of them one after the other.
+    chain: Chain
+    constraints: Sequence[Constraint]
+    energies: Callable[[Tensor], Tensor]
+
+
+class Problems(NamedTuple):
+    """P problems that can be rolled out as one batch.
+
+    `truth`: (P, N, C, Y, X), N draws of what members of the problem should look like; `floors`: (K,) of their energies,
+    what the data have; `numbers`: P numbers that key the noise; `members(repeats)`: for a batch of `repeats` rows of
+    the first problem, then of the second, and so on.
     """
 
     truth: Tensor
-    constraints: Sequence[Constraint]
-    energies: Callable[[Tensor], Tensor]
     floors: Tensor
     numbers: Sequence[int]
-    chain: Callable[[int], Chain]
+    members: Callable[[int], Members]
 
 
 class Rollout(NamedTuple):
@@ -85,18 +92,19 @@ def stages_apart(seed: int, tuned: Sequence[int], judged: Sequence[int]) -> None
 
 
 @torch.no_grad()
-def roll_out(problems: Problems, policy: Policy, noise: Tensor, replicas: int = 1) -> Rollout:
-    """Guide the members of `noise` (P, K, C, Y, X), `replicas` of each, by `policy`; B = P K A in this order."""
+def roll_out(problems: Problems, policy: Policy | None, noise: Tensor, replicas: int = 1) -> Rollout:
+    """Guide the members of `noise` (P, K, C, Y, X), `replicas` of each, by `policy`, or not at all without one;
+    B = P K A in this order."""
     rows = noise.flatten(0, 1).repeat_interleave(replicas, 0)
-    chain = problems.chain(noise.shape[1] * replicas)
-    constraints, last = problems.constraints, len(chain.sigmas)
-    guidance = Guidance(constraints, policy, rows.shape[1], last)
+    chain, constraints, measure = problems.members(noise.shape[1] * replicas)
+    constraints, last = constraints if policy else (), len(chain.sigmas)
+    guidance = Guidance(constraints, policy or Fixed(rows.shape[1]), rows.shape[1], last)
     start = chain.start(rows, chain.sigmas[0]) if chain.start else guidance.start(rows, chain.sigmas[0], chain.prior)
     energies, decisions = [], []
     for step in sample(chain.denoise, chain.prior, rows, chain.sigmas, guidance, start):
-        energies.append(problems.energies(step.x0))
+        energies.append(measure(step.x0))
         decisions.append(step.decision)
-    energies.append(problems.energies(step.guided))
+    energies.append(measure(step.guided))
     stacked = [torch.stack([getattr(d, key) for d in decisions]) for key in ("observation", "action", "log_prob")]
     acted = torch.tensor([any(c.acts(t, last) for c in constraints) for t in range(last + 1)])
     return Rollout(step.guided, torch.stack(energies), *stacked, acted)

@@ -19,9 +19,10 @@ from sciguide.atomic import write_atomically
 
 
 class Search(Protocol):
-    """`population`: candidates per generation; `best`: the numbers to take at the end."""
+    """`population`: candidates per generation; `generations`: of them; `best`: the numbers to take at the end."""
 
     population: int
+    generations: int
     best: NDArray[np.float64]
 
     def ask(self) -> list[NDArray[np.float64]]: ...
@@ -31,17 +32,17 @@ class Search(Protocol):
 
 class RandomSearch:
     """Draws around the best so far, which stands for election again in every generation; the first is 0. The radius
-    shrinks from `widest` to `narrowest` over `generations`."""
+    shrinks from `widest` to `narrowest`."""
 
-    population = 8
-
-    def __init__(self, size: int, generations: int, seed: int, widest: float = 2.0, narrowest: float = 0.25) -> None:
+    def __init__(self, size: int, evaluations: int, seed: int, widest: float = 2.0, narrowest: float = 0.25) -> None:
+        self.population = min(8, evaluations)
+        self.generations = evaluations // self.population
         self.best = np.zeros(size)
         self.generator = np.random.default_rng(seed)
-        self.radii = np.geomspace(widest, narrowest, max(generations, 1)).tolist()
+        self.radii = np.geomspace(widest, narrowest, self.generations).tolist()
 
     def ask(self) -> list[NDArray[np.float64]]:
-        radius = self.radii.pop(0) if len(self.radii) > 1 else self.radii[0]
+        radius = self.radii.pop(0)
         draws = self.generator.standard_normal((self.population - 1, len(self.best)))
         return [self.best, *(self.best + radius * draws)]
 
@@ -52,7 +53,7 @@ class RandomSearch:
 class CMA:
     """CMA-ES from 0 with initial standard deviation `radius`; above 20 numbers with a diagonal covariance."""
 
-    def __init__(self, size: int, generations: int, seed: int, radius: float = 1.0) -> None:
+    def __init__(self, size: int, evaluations: int, seed: int, radius: float = 1.0) -> None:
         from cma import CMAEvolutionStrategy
 
         generator = np.random.default_rng(seed)
@@ -62,9 +63,11 @@ class CMA:
             "seed": math.nan,
             "verbose": -9,
             "CMA_diagonal": size > 20,
+            "popsize": min(4 + int(3 * math.log(size)), evaluations),
         }
         self.strategy = CMAEvolutionStrategy(np.zeros(size), radius, options)
         self.population = self.strategy.popsize
+        self.generations = evaluations // self.population
 
     @property
     def best(self) -> NDArray[np.float64]:
@@ -87,13 +90,12 @@ def search(
 ) -> NDArray[np.float64]:
     """The best numbers found with at most `evaluations` calls of `score(candidate, generation)`, large is good.
 
-    `make(generations)`: the search; `state`: a JSON file that holds the scores and from which a search goes on;
+    `make(evaluations)`: the search; `state`: a JSON file that holds the scores and from which a search goes on;
     `report(done, mean)`: called after every generation with the evaluations so far and the generation's mean score.
     """
-    generations = max(1, evaluations // make(1).population)
-    run = make(generations)
+    run = make(evaluations)
     seen: list[list[float]] = json.loads(state.read_text()) if state and state.is_file() else []
-    for generation in range(generations):
+    for generation in range(run.generations):
         candidates = run.ask()
         if generation == len(seen):
             seen.append([float(score(c, generation)) for c in candidates])

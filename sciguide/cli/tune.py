@@ -1,6 +1,7 @@
 """`sciguide tune RUN`: learn the guidance policy on the frozen model of a run, beside its rivals."""
 
 import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -159,7 +160,7 @@ def compete(model: "Model", truths: "torch.Tensor", folder: Path, options: dict[
     print(f"policies: {folder}")
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> list[float]:
     """Numbers and lists of them."""
     return [float(v) for v in value]
 
@@ -174,7 +175,7 @@ def observed(model: "Model", names: list[str] | None) -> tuple[int, ...]:
 
 
 @contextmanager
-def progress(trajectories: int, judged: int):
+def progress(trajectories: int, judged: int) -> Iterator[Callable[[str], Callable[[int, float], None]]]:
     """`report(name)`: a bar with the score of that rival, moved by calling it with (done, score)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -182,7 +183,7 @@ def progress(trajectories: int, judged: int):
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), score, TimeRemainingColumn())
     with Progress(*columns, transient=True) as bars:
 
-        def report(name: str):
+        def report(name: str) -> Callable[[int, float], None]:
             task = bars.add_task(name, total=judged if name == "judging" else trajectories, score="")
             return lambda done, value: bars.update(task, completed=done, score=f"{value:.3f}")
 

@@ -28,7 +28,7 @@ class RollOuts(IterableDataset):
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         module = self.module
-        h, policy, update = module.hparams, module.policy, module.current_epoch
+        h, policy, update = module.hparams, module.policy, int(module.update)
         numbers = range(update * h.problems, (update + 1) * h.problems)
         policy.generator = torch.Generator().manual_seed(noise_seed("tune", module.task.seed, update))
         played = module.task.play(policy, numbers, "tune", module.worth, h.noises, h.replicas)
@@ -82,6 +82,8 @@ class PolicyModule(L.LightningModule):
         self.save_hyperparameters(ignore=["policy", "task", "worth"])
         self.automatic_optimization = False
         self.policy, self.task, self.worth = policy, task, worth
+        # Lightning's own count of epochs is behind when the first batch after resuming is fetched
+        self.register_buffer("update", torch.tensor(0))
         self.last_score = float("nan")
 
     @staticmethod
@@ -97,7 +99,7 @@ class PolicyModule(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> None:
         optimizer = self.optimizers()
-        done = self.current_epoch / self.hparams.updates
+        done = int(self.update) / self.hparams.updates
         for group in optimizer.param_groups:
             group["lr"] = self.hparams.learning_rate * (1 - 0.9 * done)
         for _ in range(self.hparams.passes):
@@ -105,3 +107,4 @@ class PolicyModule(L.LightningModule):
             optimizer.zero_grad()
             self.manual_backward(clipped_loss(log_prob, batch["log_prob"], batch["advantage"], self.hparams.clip))
             optimizer.step()
+        self.update += 1

@@ -18,13 +18,12 @@ from torch import Tensor
 
 from sciguide.errors import InputError
 from sciguide.guidance import Constraint, Guidance, constraints_for
-from sciguide.kriging import Kriging
 from sciguide.learner import JUDGED, Task
 from sciguide.model import Model
 from sciguide.observations import Observations
-from sciguide.rollout import Chain, Problems
+from sciguide.rollout import Chain, Members, Problems
 
-NETWORKS = 4  # of stations, on each side: their covariance is factorised once
+NETWORKS, NEIGHBOURS = 4, 8  # of stations, on each side, and problems in a row that share one
 TRUTHS = 64  # at most so many draws stand for the distribution where nothing is observed
 QUANTILE = 0.9
 
@@ -65,44 +64,56 @@ class RunProblems:
 
     def task(self, seed: int) -> Task:
         """The task of policies for these problems."""
-        constraints, names = self([0])[0].constraints, self.model.layout.names
+        constraints, names = self.constraints(False, 0), self.model.layout.names
         seen, done = Guidance.observation_names(constraints), Guidance.action_names(constraints, names)
         return Task(self, self.model.shape, self.chain.sigmas, seen, done, seed)
 
     def __call__(self, numbers: Sequence[int]) -> list[Problems]:
-        """The problems `numbers`: one batch where nothing is observed, else one each, since their values differ."""
-        if self.stations is None:
-            groups = [[n for n in numbers if (n >= JUDGED) == judged] for judged in (False, True)]
-            return [self._unobserved(group) for group in groups if group]
-        return [self._observed(n) for n in numbers]
+        """The problems `numbers`, batched by network of stations, which neighbouring numbers share."""
+        groups: dict[tuple[bool, int], list[int]] = {}
+        for n in numbers:
+            groups.setdefault((n >= JUDGED, n // NEIGHBOURS % NETWORKS if self.stations else 0), []).append(n)
+        batch = self._observed if self.stations else self._unobserved
+        return [batch(judged, network, group) for (judged, network), group in groups.items()]
 
-    def _unobserved(self, numbers: list[int]) -> Problems:
-        truths = self.truths[numbers[0] >= JUDGED]
+    def _unobserved(self, judged: bool, network: int, numbers: list[int]) -> Problems:
+        truths = self.truths[judged]
         truths = truths[:: -(-len(truths) // TRUTHS)]
         every = truths[None].expand(len(numbers), *truths.shape)
-        return Problems(every, self.constraints(0, 0), self._energies([]), self._floors(), numbers, self._repeat)
+        members = Members(self.chain, self.constraints(judged, network), self._energies)
+        return Problems(every, self._floors(), numbers, lambda repeats: members)
 
-    def _observed(self, number: int) -> Problems:
-        judged = number >= JUDGED
-        truths = self.truths[judged]
-        truth = truths[number % len(truths)]
-        *equations, network = self.constraints(judged, number % NETWORKS)
-        rng = np.random.default_rng([number, 1])
+    def _observed(self, judged: bool, network: int, numbers: list[int]) -> Problems:
+        *equations, kriging = self.constraints(judged, network)
+        rows, truths = kriging.observations, self.truths[judged]
+        truth = torch.stack([truths[n % len(truths)] for n in numbers])
+        values = truth.flatten(1)[:, rows.index[:, 0]]
         spread = np.log(self.stations.misreport)
-        factor = float(np.exp(rng.uniform(-spread, spread)))
-        rows = network.observations
-        noise = factor * rows.error * torch.from_numpy(rng.standard_normal(len(rows)))
-        known = copy(network)  # shares the factorised covariance, which values do not enter
-        known.observations = replace(rows, value=truth.flatten()[rows.index[:, 0]] + noise)
-        constraints = [*equations, known]
-        energies = self._energies([known.observations])
-        return Problems(truth[None, None], constraints, energies, self._floors(), [number], self._repeat)
+        for value, number in zip(values, numbers, strict=True):
+            rng = np.random.default_rng([number, 1])
+            factor = float(np.exp(rng.uniform(-spread, spread)))
+            value += factor * rows.error * torch.from_numpy(rng.standard_normal(len(rows)))
 
-    def _constraints(self, judged: int, network: int) -> list[Constraint]:
-        """The constraints of one network of stations, whose values are still to come."""
+        def members(repeats: int) -> Members:
+            known = copy(kriging)  # shares the factorised covariance, which values do not enter
+            known.observations = replace(rows, value=values.repeat_interleave(repeats, 0))
+
+            def energies(x: Tensor) -> Tensor:
+                misfit = known.observations.innovation(x).square().mean(1, keepdim=True)
+                return torch.cat([self._energies(x), misfit], 1)
+
+            return Members(self.chain, [*equations, known], energies)
+
+        return Problems(truth[:, None], self._floors(), numbers, members)
+
+    def _energies(self, x: Tensor) -> Tensor:
+        return torch.stack([e.energy(x) for e in self.equations], 1) if self.equations else x.new_zeros(len(x), 0)
+
+    def _constraints(self, judged: bool, network: int) -> list[Constraint]:
+        """The constraints of one network of stations, the observations last, their values still to come."""
         observations = None
         if (stations := self.stations) is not None:
-            rng = np.random.default_rng([judged, network, 2])
+            rng = np.random.default_rng([int(judged), network, 2])
             mask, shape = self.model.layout.mask, self.model.shape
             valid = np.flatnonzero(mask & np.isin(np.arange(shape[0]), stations.channels)[:, None, None])
             if len(valid) < stations.points:
@@ -113,23 +124,10 @@ class RunProblems:
             index = chosen[:, None].expand(-1, 4).contiguous()
             channel = chosen // (shape[1] * shape[2])
             observations = Observations(index, weight, torch.zeros_like(error), error, channel)
-        constraints = constraints_for(self.model, observations, self.scales)
-        if observations is not None and not isinstance(constraints[-1], Kriging):
-            raise TypeError("observations come last among the constraints")
-        return constraints
-
-    def _energies(self, observations: list[Observations]):
-        def energies(x: Tensor) -> Tensor:
-            of_equations = [e.energy(x) for e in self.equations]
-            return torch.stack([*of_equations, *(o.innovation(x).square().mean(1) for o in observations)], 1)
-
-        return energies
+        return constraints_for(self.model, observations, self.scales)
 
     def _floors(self) -> Tensor:
         floors = [e.record.floor for e in self.equations]
         if self.stations is not None:
             floors.append(float(chi2.ppf(QUANTILE, self.stations.points)) / self.stations.points)
         return torch.tensor(floors, dtype=torch.float64)
-
-    def _repeat(self, repeats: int) -> Chain:
-        return self.chain  # the model is the same for all problems

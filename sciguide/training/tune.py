@@ -45,7 +45,7 @@ class Budget:
 
 def acting_rows(task: Task) -> list[int]:
     """The rows of a schedule that matter: levels where a constraint acts; the finished field has the last one's."""
-    constraints, last = task.problems([0])[0].constraints, len(task.sigmas)
+    constraints, last = task.problems([0])[0].members(1).constraints, len(task.sigmas)
     return sorted({min(t, last - 1) for t in range(last + 1) if any(c.acts(t, last) for c in constraints)})
 
 
@@ -86,7 +86,7 @@ def tune_scheduled(
         return Scheduled(task.sigmas, table)
 
     size = actions * (1 if constant else len(rows))
-    return _search(task, worth, budget, lambda g: method(size, g, task.seed), policy, state, report)
+    return _search(task, worth, budget, lambda n: method(size, n, task.seed), policy, state, report)
 
 
 def tune_linear(
@@ -104,7 +104,7 @@ def tune_linear(
         return Linear(standard, torch.from_numpy(np.ascontiguousarray(numbers)).reshape(shape))
 
     radius = 1 / shape[1] ** 0.5  # actions of order one at first
-    return _search(task, worth, budget, lambda g: CMA(shape[0] * shape[1], g, task.seed, radius), policy, state, report)
+    return _search(task, worth, budget, lambda n: CMA(shape[0] * shape[1], n, task.seed, radius), policy, state, report)
 
 
 class Progress(Callback):
@@ -114,7 +114,7 @@ class Progress(Callback):
         self.report, self.each = report, each
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.report((pl_module.current_epoch + 1) * self.each, pl_module.last_score)
+        self.report(int(pl_module.update) * self.each, pl_module.last_score)
 
 
 def tune_learned(
@@ -135,7 +135,7 @@ def tune_learned(
     callbacks: list[Callback] = [Progress(report, h.problems * h.noises * h.replicas)]
     last = folder / "last.ckpt" if folder else None
     if folder:
-        callbacks.append(ModelCheckpoint(folder, filename="update{epoch}", save_last=True, save_top_k=0))
+        callbacks.append(ModelCheckpoint(folder, filename="last", enable_version_counter=False))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")

@@ -1,0 +1,126 @@
+"""Every policy begins as the formula, harms no field whatever it says, and comes back from its file."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks.policy_oracle import make_task
+from sciguide.errors import InputError
+from sciguide.guidance import Guidance
+from sciguide.policy import Choice, Fixed, Learned, Linear, Scheduled, Standard, bounded, load_policy, save_policy
+from sciguide.rollout import draw_noise, roll_out
+
+SEEN, DONE = ("poisson: a", "poisson: b", "log sigma"), ("c", "d")
+STANDARD = Standard(torch.tensor([0.5, -1.0, 0.0]).double(), torch.tensor([1.0, 2.0, 3.0]).double())
+
+
+def observation(rows: int = 4) -> torch.Tensor:
+    return torch.randn(rows, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def some_policies() -> dict:
+    torch.manual_seed(0)
+    learned = Learned(STANDARD, 2)
+    torch.nn.init.normal_(learned.network[-1].weight)
+    table, weights = torch.randn(3, 2).double(), torch.randn(2, 4).double()
+    return {
+        "scheduled": Scheduled([10.0, 1.0, 0.1], table),
+        "linear": Linear(STANDARD, weights),
+        "learned": learned.requires_grad_(False),
+    }
+
+
+def test_zero_is_the_formula_bit_for_bit():
+    _, task = make_task("varies", "ml", "always", 0)
+    problems, (K, A) = task.problems([0, 1])[0], (len(task.observations), len(task.actions))
+    noise = draw_noise("tune", 0, [0, 1], 2, task.shape)
+    formula = roll_out(problems, Fixed(A), noise)
+    standard = Standard(torch.zeros(K).double(), torch.ones(K).double())
+    others = [
+        Scheduled(task.sigmas, torch.zeros(len(task.sigmas), A)),
+        Linear(standard, torch.zeros(A, K + 1)),
+        Learned(standard, A),
+    ]
+    for policy in others:
+        assert torch.equal(roll_out(problems, policy, noise).finished, formula.finished)
+
+
+def test_a_schedule_is_found_by_the_noise_level():
+    table = torch.arange(6.0).reshape(3, 2)
+    seen = torch.zeros(4, 3).double()
+    seen[:, -1] = torch.tensor([10.0, 1.2, 0.1, 0.001]).log()
+    assert Scheduled([10.0, 1.0, 0.1], table)(seen).action[:, 0].tolist() == [0, 2, 4, 4]
+
+
+def test_log_probability_is_the_same_when_scored_again():
+    policy = Learned(STANDARD, 2, std=2.5)
+    policy.generator = torch.Generator().manual_seed(0)
+    drawn = policy(observation(200))
+    assert (drawn.action.abs() == 6).any()
+    torch.testing.assert_close(policy(observation(200), drawn.action).log_prob, drawn.log_prob)
+    expected = torch.distributions.Normal(0.0, policy.log_std.exp()).log_prob(drawn.action).sum(1)
+    difference = expected - drawn.log_prob
+    torch.testing.assert_close(difference, difference[:1].expand(200))
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e30, -float("inf")])
+def test_whatever_a_policy_says_fields_stay_finite(value):
+    _, task = make_task("varies", "told", "always", 0)
+    policy = SimpleNamespace(action=torch.full((2, len(task.actions)), value).double())
+    policy.action[:, -1] = 0
+
+    def mad(seen, action=None):
+        return Choice(policy.action, seen[:, 0], seen[:, 0])
+
+    found = roll_out(task.problems([0])[0], mad, draw_noise("tune", 0, [0], 2, task.shape))
+    assert torch.isfinite(found.finished).all()
+    assert torch.equal(found.action[0], bounded(policy.action)) and found.action.abs().max() <= 6
+    weights = torch.full((len(task.actions), len(task.observations) + 1), value)
+    linear = Linear(Standard(torch.zeros(len(task.observations)), torch.ones(len(task.observations))), weights)
+    found = roll_out(task.problems([0])[0], linear, draw_noise("tune", 0, [0], 2, task.shape))
+    assert torch.isfinite(found.finished).all() and torch.isfinite(found.action).all()
+
+
+def test_a_correction_that_fails_leaves_that_member_unguided():
+    class Broken:
+        name, bands, feature_names = "broken", 1, ("x",)
+
+        def acts(self, index, last):
+            return True
+
+        def features(self, x0, sigma):
+            return x0[:, :, 0, 0]
+
+        def correct(self, x0, sigma, log_s2, tilt):
+            out = x0 + 1
+            out[0] = float("nan")
+            return out
+
+    x0 = torch.zeros(2, 1, 2, 2).double()
+    guided, decision = Guidance([Broken()], Fixed(1), 1, 3)(0, x0, 1.0)
+    assert guided[:, 0, 0, 0].tolist() == [0, 1]
+    assert decision.observation.shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["scheduled", "linear", "learned"])
+def test_saved_and_loaded_it_acts_the_same_and_its_bytes_repeat(name, tmp_path):
+    policy = some_policies()[name]
+    for file in ("a.pt", "b.pt"):
+        save_policy(tmp_path / file, policy, SEEN, DONE)
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+    loaded = load_policy(tmp_path / "a.pt", SEEN, DONE)
+    assert policy(observation()).action.abs().max() > 0.1
+    assert torch.equal(loaded(observation()).action, policy(observation()).action)
+
+
+def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path):
+    path = tmp_path / "linear.pt"
+    with pytest.raises(InputError, match="no such policy; `sciguide tune RUN` makes it"):
+        load_policy(path, SEEN, DONE)
+    save_policy(path, some_policies()["linear"], SEEN, DONE)
+    with pytest.raises(InputError, match="guidance by poisson, not by observations"):
+        load_policy(path, ("observations: x", "log sigma"), DONE)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="damaged or not a sciguide policy"):
+        load_policy(path, SEEN, DONE)
