@@ -40,13 +40,14 @@ class Options:
     """What decides the bytes of a member besides model, seed and its number.
 
     steps: network evaluations of the chain; policy: "none", "fixed" (the formula), or a tuned one; observations: a CSV
-    file or None; scales: "ml" or "told"; batch: members computed together.
+    file or None; scales: "ml" or "told"; equations: whether those of the model guide; batch: members computed together.
     """
 
     steps: int = 20
     policy: str = "none"
     observations: str | None = None
     scales: str = "ml"
+    equations: bool = True
     batch: int = 8
 
     def __post_init__(self) -> None:
@@ -110,7 +111,7 @@ class Generator:
         model, observations = self.model, None
         if options.observations is not None:
             observations = read_observations(options.observations, model.layout, model.normaliser)
-        constraints = constraints_for(model, observations, options.scales)
+        constraints = constraints_for(model, observations, options.scales, options.equations)
         if not constraints:
             raise InputError("nothing to guide by: give observations with --obs FILE, or --policy none")
         seen, done = Guidance.observation_names(constraints), Guidance.action_names(constraints, model.layout.names)

@@ -21,6 +21,7 @@ def generate(
     seed: int = 0,
     steps: int = 20,
     scales: Literal["ml", "told"] = "ml",
+    no_equations: bool = False,
     batch: int = 8,
     shard: str = "0/1",
     dry_run: bool = False,
@@ -36,6 +37,7 @@ def generate(
         seed: of the noise; member m with seed s is the same in every ensemble
         steps: evaluations of the network per member
         scales: of the prior's and the observations' errors: estimated by maximum likelihood, or as told
+        no_equations: guide by the observations alone, also where the model has equations
         batch: members computed together; part of what makes bytes repeat
         shard: i/n does only every n-th batch, beginning with the i-th, for n processes or array jobs
         dry_run: say what would be done and do nothing
@@ -49,7 +51,9 @@ def generate(
         raise InputError(f"--shard {shard}: i/n with i from 0 to n - 1, such as 0/4")
     if members < 1:
         raise InputError(f"--members {members}: at least 1")
-    options = Options(steps=steps, policy=policy, observations=obs, scales=scales, batch=batch)
+    options = Options(
+        steps=steps, policy=policy, observations=obs, scales=scales, batch=batch, equations=not no_equations
+    )
     model = find_model(run)
     folder = Path(out) if out else model.parent / "ensemble"
     there = len(read_receipts(folder))

@@ -27,6 +27,7 @@ def tune(
     error: float = 0.1,
     misreport: float = 1.0,
     observe: list[str] | None = None,
+    no_equations: bool = False,
     scales: Literal["ml", "told"] = "ml",
     steps: int = 20,
     trajectories: int = 2000,
@@ -46,6 +47,7 @@ def tune(
         error: their told standard deviation, in standard deviations of the fields
         misreport: true errors are the told ones times a factor from 1 / misreport to misreport
         observe: variables that stations measure; all if left out
+        no_equations: guide by the observations alone, also where the model has equations
         scales: that the formula estimates by maximum likelihood, or takes as told
         steps: evaluations of the network per member
         trajectories: that each rival is tuned on
@@ -122,7 +124,9 @@ def compete(model: "Model", truths: "torch.Tensor", folder: Path, options: dict[
     if options["points"]:
         channels = observed(model, options["observe"])
         stations = Stations(options["points"], channels, options["error"], options["misreport"])
-    task = RunProblems(model, truths, stations, options["scales"], options["steps"]).task(options["seed"])
+    task = RunProblems(model, truths, stations, options["scales"], options["steps"], not options["no_equations"]).task(
+        options["seed"]
+    )
     weights = torch.from_numpy(model.grid.weights())
     area = torch.where(torch.from_numpy(model.layout.mask), weights, 0)
     numbers = [JUDGED + i for i in range(options["judged"])]

@@ -41,7 +41,8 @@ class Stations:
 
 class RunProblems:
     """The problems of a model. `truths`: normalised fields (N, C, Y, X) float64 in the order of the record, of which
-    the last third is for judging; `stations`: None where nothing is observed. Raises InputError where there are too few
+    the last third is for judging; `stations`: None where nothing is observed; `equations`: whether those of the model
+    guide. Raises InputError where there are too few
     truths, or nothing to guide by."""
 
     def __init__(
@@ -51,15 +52,16 @@ class RunProblems:
         stations: Stations | None,
         scales: Literal["told", "ml"] = "ml",
         steps: int = 20,
+        equations: bool = True,
     ) -> None:
         if len(truths) < 6:
             raise InputError(f"{len(truths)} validation samples: tuning needs 6 at least, to learn and to judge by")
-        if stations is None and not model.equations:
+        if stations is None and not (equations and model.equations):
             raise InputError("nothing to guide by: give --points N to tune for observations")
         cut = len(truths) - len(truths) // 3
         self.model, self.truths, self.stations, self.scales = model, (truths[:cut], truths[cut:]), stations, scales
         self.chain = Chain(model.denoise, model.prior, model.sigmas(steps))
-        self.equations = model.constraints()
+        self.equations = model.constraints() if equations else []
         self.constraints = lru_cache(maxsize=2 * NETWORKS)(self._constraints)
 
     def task(self, seed: int) -> Task:
@@ -124,7 +126,7 @@ class RunProblems:
             index = chosen[:, None].expand(-1, 4).contiguous()
             channel = chosen // (shape[1] * shape[2])
             observations = Observations(index, weight, torch.zeros_like(error), error, channel)
-        return constraints_for(self.model, observations, self.scales)
+        return constraints_for(self.model, observations, self.scales, equations=bool(self.equations))
 
     def _floors(self) -> Tensor:
         floors = [e.record.floor for e in self.equations]
