@@ -4,27 +4,22 @@ A file holds plain Python values and tensors only and is read with `weights_only
 """
 
 import os
-import zipfile
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sciguide.atomic import write_atomically
+from sciguide.archive import read_archive, write_archive
 from sciguide.constraints import EquationOnModel, EquationRecord
 from sciguide.datasets.layout import Layout
 from sciguide.datasets.normaliser import Normaliser
 from sciguide.denoiser import Denoiser
-from sciguide.errors import InputError
 from sciguide.grid import Grid
 from sciguide.nn.unet import UNet
 from sciguide.prior import Prior, prior_from_dict
 from sciguide.sampler import karras_sigmas
-
-FORMAT = 1
 
 
 class NetworkError(NamedTuple):
@@ -80,8 +75,8 @@ class Model:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write atomically: a file of this name is the old one or the new one."""
+        plain = ("network", "sigma_min", "sigma_max", "effective", "fingerprint")
         state = {
-            "format": FORMAT,
             "weights": self.denoiser.network.state_dict(),
             "prior": self.prior.to_dict(),
             "normaliser": self.normaliser.to_dict(),
@@ -89,10 +84,9 @@ class Model:
             "grid": self.grid.to_dict(),
             "error": self.error._asdict(),
             "equations": [asdict(e) for e in self.equations],
+            **{k: getattr(self, k) for k in plain},
         }
-        plain = ("network", "sigma_min", "sigma_max", "effective", "fingerprint")
-        state |= {k: getattr(self, k) for k in plain}
-        write_atomically(Path(path), lambda part: torch.save(state, part))
+        write_archive(path, state)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Model":
@@ -100,14 +94,7 @@ class Model:
 
         Raises InputError where the file is missing, damaged or of another format.
         """
-        if not Path(path).is_file():
-            raise InputError(f"{path}: no such model; `sciguide fit` writes model.pt into its run folder")
-        try:
-            if broken := zipfile.ZipFile(path).testzip():  # torch itself does not look at the checksums
-                raise ValueError(f"checksum of {broken}")
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if state.pop("format") != FORMAT:
-                raise InputError(f"{path}: not format {FORMAT} of a sciguide model; fit it again with this version")
+        with read_archive(path, "model", "`sciguide fit` makes it") as state:
             prior = prior_from_dict(state.pop("prior"))
             network = build_network(len(prior.mask), state["network"])
             network.load_state_dict(state.pop("weights"))
@@ -119,12 +106,7 @@ class Model:
                 "error": NetworkError(**state.pop("error")),
                 "equations": [EquationRecord(**e) for e in state.pop("equations")],
             }
-        except InputError:
-            raise
-        except Exception as error:  # torch raises a dozen types on a damaged archive
-            reason = " ".join(str(error).split())[:100] or type(error).__name__
-            raise InputError(f"{path}: damaged or not a sciguide model ({reason}); fit it again") from error
-        return cls(**parts, **state)
+            return cls(**parts, **state)
 
 
 def build_network(channels: int, arguments: dict[str, Any]) -> UNet:

@@ -16,18 +16,15 @@ All begin as the formula. A policy file holds plain types and tensors and is rea
 
 import os
 from collections.abc import Sequence
-from io import BytesIO
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from sciguide.atomic import write_atomically
+from sciguide.archive import read_archive, write_archive
 from sciguide.errors import InputError
 
 LIMIT = 6.0
-FORMAT = 1
 SEEN = 5.0  # standardised observations are clamped to it: what was never seen in tuning is not extrapolated
 
 
@@ -171,10 +168,8 @@ def save_policy(
 ) -> None:
     """Write a policy atomically, with the names of what it sees and does (`Guidance.observation_names`, ...)."""
     kind = next(name for name, cls in KINDS.items() if isinstance(policy, cls))
-    state = {"format": FORMAT, "kind": kind, "observations": list(observations), "actions": list(actions)}
-    buffer = BytesIO()  # torch names the archive after the file, and the temporary name is random
-    torch.save({**state, "policy": policy.state()}, buffer)
-    write_atomically(Path(path), lambda part: part.write_bytes(buffer.getvalue()))
+    names = {"observations": list(observations), "actions": list(actions)}
+    write_archive(path, {"kind": kind, **names, "policy": policy.state()})
 
 
 def load_policy(path: str | os.PathLike, observations: Sequence[str], actions: Sequence[str]) -> Policy:
@@ -182,19 +177,9 @@ def load_policy(path: str | os.PathLike, observations: Sequence[str], actions: S
 
     Raises InputError where the file is missing or damaged, or the policy was tuned for other constraints.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such policy; `sciguide tune RUN` makes it")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["format"] != FORMAT:
-            raise InputError(f"{path}: not format {FORMAT} of a sciguide policy; tune it again with this version")
+    with read_archive(path, "policy", "`sciguide tune RUN` makes it") as state:
         policy = KINDS[state["kind"]].restore(state["policy"])
         known = state["observations"], state["actions"]
-    except InputError:
-        raise
-    except Exception as error:  # torch raises a dozen types on a damaged archive
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: damaged or not a sciguide policy ({reason}); tune it again") from error
     if known != (list(observations), list(actions)):
         was, now = (", ".join(sorted({n.partition(":")[0] for n in names[:-1]})) for names in (known[0], observations))
         raise InputError(f"{path}: tuned for guidance by {was}, not by {now}: tune again, or take --policy fixed")
