@@ -1,6 +1,6 @@
 """Ocean currents off South Africa: the sampler, unconditional members, and reconstruction from sparse observations.
 
-    python benchmarks/ocean.py --data 'PATH/*.nc' [--runs runs/ocean] [--only sampler|unconditional|conditional]
+    python -m benchmarks.ocean --data 'PATH/*.nc' [--runs runs/ocean] [--only sampler|unconditional|conditional]
 
 Ten months of daily GlobCurrent fields, about 14 independent states. Everything calibrated or tuned is so on 21 August
 to 30 September with a network and prior of January to July; it is carried unchanged to the model of January to
@@ -8,28 +8,23 @@ September. October is scored once.
 """
 
 import argparse
-import itertools
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.reconstruction import MEMBERS, STEPS, Case, conditional_table, physical
 from benchmarks.rivals import dpm_solver_2m, heun, white_start
 from benchmarks.tables import RESULTS, write_table
-from sciguide import metrics, scores
-from sciguide.bootstrap import bootstrap, paired_bootstrap
+from sciguide import metrics
+from sciguide.bootstrap import bootstrap
 from sciguide.cli import main as sciguide
 from sciguide.datasets.prepare import prepare
 from sciguide.equations import get
-from sciguide.guidance import Guidance, constraints_for
-from sciguide.kriging import Kriging
 from sciguide.model import Model
 from sciguide.noise import normals
-from sciguide.observations import Observations, locate
-from sciguide.policy import Fixed
 from sciguide.sampler import sample
 
 CONFIG = "configs/ocean_currents.yaml"
@@ -37,21 +32,6 @@ VARIABLES = ["eastward_eulerian_current_velocity", "northward_eulerian_current_v
 SPLITS = {"calibration": ("2002-01-01", "2002-07-31"), "final": ("2002-01-01", "2002-09-30")}
 WINDOWS = {"calibration": ("2002-08-21", "2002-09-30"), "final": ("2002-10-01", "2002-10-31")}
 EDM = "--model.prior isotropic --model.noise log_normal --model.sigma_max 80 --model.sigma_min 0.002".split()
-POINTS, ERROR, MEMBERS, STEPS, EVERY = 100, 0.05, 32, 20, 3
-BLOCK = 5  # scored days, three days apart, that are about as long as the currents' memory of two to three weeks
-
-
-class Case(NamedTuple):
-    """A model, the days it has not seen (T, C, Y, X) with their numbers, and its training days."""
-
-    model: Model
-    days: np.ndarray
-    numbers: np.ndarray
-    training: np.ndarray
-
-    @property
-    def weights(self) -> np.ndarray:
-        return replace(self.model.grid, mask=None).weights() * self.model.layout.mask
 
 
 def fit(run: Path, data: str, train: tuple[str, str], validation: tuple[str, str] | None, *extra: str) -> Path:
@@ -70,10 +50,6 @@ def load(path: Path, data: str, name: str) -> Case:
     days = np.asarray(prepared.rows("validation"))
     dates = prepared.times_of("validation").astype("datetime64[D]")
     return Case(Model.load(path), days, dates.astype(int), np.asarray(prepared.rows("train")))
-
-
-def physical(model: Model, x: Tensor) -> np.ndarray:
-    return np.where(model.layout.mask, model.normaliser.decode(x).numpy(), np.nan)
 
 
 def anomalies(x: np.ndarray) -> np.ndarray:
@@ -156,138 +132,6 @@ def unconditional_table(case: Case) -> list[dict[str, Any]]:
     return rows
 
 
-# reconstruction from sparse observations
-
-
-def observe(case: Case, day: int) -> tuple[Observations, np.ndarray]:
-    """u and v at random sea points of a day with noise, seeded by the day; and the mask (Y, X) of the points."""
-    model, rng = case.model, np.random.default_rng(int(case.numbers[day]))
-    sea = np.argwhere(model.layout.mask.all(0))
-    j, i = sea[rng.choice(len(sea), POINTS, replace=False)].T
-    truth = case.days[day][:, j, i]
-    channel = np.repeat([0, 1], POINTS)
-    value = (truth + ERROR * rng.standard_normal(truth.shape)).ravel().astype(float)
-    y, x = np.tile(model.layout.y[j], 2), np.tile(model.layout.x[i], 2)
-    at = np.zeros(model.layout.mask.shape[1:], bool)
-    at[j, i] = True
-    error = np.full(len(value), ERROR)
-    return locate(model.layout, model.normaliser, channel, y, x, value, error), at
-
-
-class Method(NamedTuple):
-    """How members are made for a day: `kind` none, fixed or interpolation; `scales` of guidance, which is by the
-    observations alone; `inflate`: variances of the prior and of the errors of observations, for interpolation."""
-
-    kind: str
-    scales: str = "told"
-    inflate: tuple[float, float] = (1.0, 1.0)
-
-
-def members(case: Case, method: Method, observations: Observations, seed: int) -> np.ndarray:
-    """The ensemble (M, C, Y, X) of a method, physical."""
-    model = case.model
-    noise = torch.from_numpy(normals(seed, range(MEMBERS), 0, model.shape, np.float64))
-    if method.kind == "interpolation":
-        return physical(model, interpolate(model, observations, noise, method.inflate, seed))
-    guidance = None
-    if method.kind == "fixed":
-        constraints = constraints_for(model, observations, method.scales, equations=False)
-        actions = len(Guidance.action_names(constraints, model.layout.names))
-        guidance = Guidance(constraints, Fixed(actions), len(model.layout.names), STEPS)
-    sigmas = model.sigmas(STEPS)
-    start = guidance.start(noise, sigmas[0], model.prior) if guidance else None
-    *_, last = sample(model.denoise, model.prior, noise, sigmas, guidance, start)
-    return physical(model, last.guided)
-
-
-def interpolate(
-    model: Model, observations: Observations, noise: Tensor, inflate: tuple[float, float], seed: int
-) -> Tensor:
-    """Optimal interpolation with the model's own covariance: draws of N(mu, a C), conditioned on observations whose
-    error variances are b times what was told, each draw with its own perturbed observations."""
-    a, b = inflate
-    prior, told = model.prior, replace(observations, error=observations.error * b**0.5)
-
-    def covariance(v: Tensor, sigma: float) -> Tensor:
-        return a * prior.scale_modes(v, prior.variances)
-
-    matrix = Kriging(prior, told, "told", covariance).system(0.0).matrix
-    draws = prior.mean + a**0.5 * (prior.sample(noise) - prior.mean)
-    perturbed = told.innovation(draws) + torch.from_numpy(normals(seed, range(len(noise)), 1, (len(told),), np.float64))
-    weights = torch.linalg.solve(matrix + torch.eye(len(told), dtype=matrix.dtype), perturbed.T).T
-    return draws - covariance(told.scatter(weights, model.shape), 0.0)
-
-
-def score_days(case: Case, method: Method, every: int = EVERY) -> np.ndarray:
-    """Fair CRPS, mean square error and mean variance of every scored day at the points not observed, (T, 3)."""
-    rows = []
-    for day in range(0, len(case.days), every):
-        observations, at = observe(case, day)
-        elsewhere = case.weights * ~at
-        rows.append(score(members(case, method, observations, int(case.numbers[day])), case.days[day], elsewhere))
-    return np.array(rows)
-
-
-def score(ensemble: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
-    share = weights / weights.sum()
-    valid = share > 0
-    crps = scores.crps_points(ensemble[:, valid], truth[valid]) @ share[valid]
-    variance = ensemble[:, valid].var(0, ddof=1) @ share[valid] * (len(ensemble) + 1) / len(ensemble)
-    return float(crps), float((ensemble[:, valid].mean(0) - truth[valid]) ** 2 @ share[valid]), float(variance)
-
-
-def nearest_day(case: Case) -> np.ndarray:
-    """The training day nearest to the observations, as one certain forecast: its CRPS is its absolute error."""
-    rows = []
-    x = torch.nan_to_num(case.model.normaliser.encode(torch.tensor(case.training, dtype=torch.float64)))
-    for day in range(0, len(case.days), EVERY):
-        observations, at = observe(case, day)
-        best = int(observations.innovation(x).square().mean(1).argmin())
-        share = case.weights * ~at
-        share, valid = share / share.sum(), share > 0
-        error = (case.training[best] - case.days[day])[valid]
-        rows.append((np.abs(error) @ share[valid], error**2 @ share[valid], float("nan")))
-    return np.array(rows)
-
-
-def calibrate(case: Case) -> tuple[Method, Method]:
-    """The formula's options and the interpolation's scales with the least CRPS on the calibration window."""
-    guided = [Method("fixed", s) for s in ("told", "ml")]
-    free = [
-        Method("interpolation", inflate=s) for s in itertools.product((0.5, 0.7, 1.0, 1.4, 2.0), (0.5, 1.0, 2.0, 4.0))
-    ]
-    best = []
-    for methods in (guided, free):
-        found = [float(score_days(case, m)[:, 0].mean()) for m in methods]
-        for m, value in zip(methods, found, strict=True):
-            print(f"calibration: {m} CRPS {value:.4f}", flush=True)
-        best.append(methods[int(np.argmin(found))])
-    return tuple(best)
-
-
-def conditional_table(calibration: Case, final: Case) -> list[dict[str, Any]]:
-    """Every third day of October: none, the formula, optimal interpolation and the nearest training day."""
-    formula, interpolation = calibrate(calibration)
-    found = {
-        "none": score_days(final, Method("none")),
-        "fixed": score_days(final, formula),
-        "optimal interpolation": score_days(final, interpolation),
-        "nearest training day": nearest_day(final),
-    }
-    rows = []
-    for name, days in found.items():
-        crps = bootstrap(days[:, 0], np.mean, seed=0, block=BLOCK)
-        against = paired_bootstrap(days[:, 0], found["optimal interpolation"][:, 0], seed=0, block=BLOCK)
-        row = {"method": name, "crps": float(crps.value), "low": float(crps.low), "high": float(crps.high)}
-        row |= {"minus_interpolation": float(against.value), "minus_low": float(against.low)}
-        row |= {"minus_high": float(against.high), "rmse": float(np.sqrt(days[:, 1].mean()))}
-        row |= {"spread_over_error": float(np.sqrt(days[:, 2].mean() / days[:, 1].mean())), "days": len(days)}
-        options = {"fixed": formula, "optimal interpolation": interpolation}.get(name)
-        row["options"] = "" if options is None else " ".join(map(str, options[1:])).replace(",", "")
-        rows.append(row)
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="the daily files, a quoted pattern")
@@ -310,7 +154,7 @@ def main() -> None:
         rows = unconditional_table(final)
         write_table(RESULTS / "ocean_unconditional.csv", rows, "unconditional members of the January-September model")
     if options.only in (None, "conditional"):
-        rows = conditional_table(calibration, final)
+        rows = conditional_table(calibration, final, options.runs / "A")
         write_table(
             RESULTS / "ocean_conditional.csv", rows, "every third day of October from 100 noisy points of u and v"
         )

@@ -4,6 +4,7 @@ import csv
 import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -29,7 +30,7 @@ def _cpuinfo() -> list[tuple[str, str]]:
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], about: str) -> None:
     """Write `rows` with a header of comments, numbers with four digits, and print them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = " ".join(["python", *[os.path.relpath(a) if os.path.isabs(a) else a for a in sys.argv]])
+    command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *map(shlex.quote, sys.argv[1:])])
     with path.open("w", newline="") as file:
         for line in (about, f"machine: {machine()}", f"date: {date.today()}", f"command: {command}"):
             file.write(f"# {line}\n")
