@@ -19,7 +19,18 @@ from rich.progress import track
 
 from sciguide.cli import dispatch
 from sciguide.demo_page import Found, write_demo_page
-from sciguide.demo_problems import DRAWING, EXACT, EXACT_MEAN, FIELDS, Plan, Problem, make_data, references
+from sciguide.demo_problems import (
+    DRAWING,
+    EXACT,
+    EXACT_MEAN,
+    FIELDS,
+    POLICIES,
+    TUNING,
+    Plan,
+    Problem,
+    make_data,
+    references,
+)
 from sciguide.demo_scores import Scores, crps_ratio, records, score, summarise, verdict
 from sciguide.errors import InputError
 from sciguide.generate import Generator, load
@@ -28,6 +39,7 @@ from sciguide.writer import open_ensemble
 
 CONFIG = Path(__file__).with_name("configs") / "demo.yaml"
 MARK = "demo.json"  # in every folder that a demo made
+RIVALS = {"learned": "learned policy", "scheduled": "tuned schedule"}  # of the formula
 MADE = ("train.nc", "truth.nc", "cache", "observations", "run", "last", "ensembles", "report.html", MARK)
 
 
@@ -52,16 +64,17 @@ def run_demo(out: str | Path, plan: Plan, command: Sequence[str]) -> Path:
         problems = make_data(folder, plan)
     with stage("fit", "a base model of the pairs"):
         fit(folder, plan)
-    generator = load(folder / "run")
-    with stage("generate", f"{plan.members} members per problem by each policy"):
-        ensembles = {p: draw(folder, generator, problems, plan, p, console) for p in plan.policies}
+    with stage("tune", f"guidance by {plan.points} observations and the equation, on held-out samples"):
+        tune(folder, plan)
+    with stage("generate", f"{plan.members} members for each of {plan.problems} problems by each policy"):
+        generator = load(folder / "run")
+        ensembles = {p: draw(folder, generator, problems, plan, p, console) for p in POLICIES}
     with stage("evaluate", "against the truths and the exact posterior"):
         ensembles |= references(generator.model, problems, plan.members)
         scores = evaluate(generator, problems, ensembles)
         lines = {name: summarise(s, scores[EXACT_MEAN], scores[EXACT]) for name, s in scores.items()}
-        tuned = [p for p in plan.policies if p not in ("none", "fixed")]
-        ratios = {p: crps_ratio(scores[p], scores["fixed"]) for p in tuned}
-        verdicts = [verdict(f"The policy {p}", "the formula (fixed)", ratio) for p, ratio in ratios.items()]
+        ratios = {rival: crps_ratio(scores[rival], scores["fixed"]) for rival in RIVALS}
+        verdicts = [verdict(f"The {RIVALS[rival]}", "the formula", ratio) for rival, ratio in ratios.items()]
     with stage("report", "one page"):
         found = Found(plan, generator, problems, ensembles, lines, verdicts, seconds)
         path = write_demo_page(folder, found, command)
@@ -98,6 +111,22 @@ def fit(folder: Path, plan: Plan) -> None:
         "data.validation": [plan.training, total],
     }
     dispatch(["fit", "-c", str(CONFIG), *(f"--{key}={value}" for key, value in own.items()), *plan.fit])
+
+
+def tune(folder: Path, plan: Plan) -> None:
+    """Tune a schedule and learn a policy on problems like the ones to be solved, made of the validation samples."""
+    options = {
+        "points": plan.points,
+        "error": plan.noise,
+        "observe": '["phi"]',
+        "norm": "crps",
+        "steps": plan.steps,
+        "trajectories": plan.trajectories,
+        "judged": plan.judged,
+        "members": plan.members,
+        "seed": TUNING,
+    }
+    dispatch(["tune", str(folder / "run"), *(f"--{key}={value}" for key, value in options.items())])
 
 
 def draw(

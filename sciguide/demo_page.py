@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from sciguide.bootstrap import Interval
-from sciguide.demo_problems import EXACT, EXACT_MEAN, FIELDS, PRIOR, Plan, Problem
+from sciguide.demo_problems import EXACT, EXACT_MEAN, FIELDS, POLICIES, PRIOR, Plan, Problem
 from sciguide.demo_scores import Line
 from sciguide.ensemble_page import action_names
 from sciguide.generate import Generator
@@ -157,9 +157,8 @@ def residuals(found: Found) -> Section:
 
 def choices(folder: Path, found: Found) -> Section:
     """What every policy did over sigma, from the files of its ensemble."""
-    policies = [p for p in found.plan.policies if p != "none"]
-    sets = {p: open_ensemble(folder / "ensembles" / p) for p in policies}
-    first = sets[policies[0]]
+    sets = {p: open_ensemble(folder / "ensembles" / p) for p in POLICIES if p != "none"}
+    first = next(iter(sets.values()))
     names = action_names(first)
     sigma = first["policy_sigma"].values
     pictures: list[Picture] = []

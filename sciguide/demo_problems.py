@@ -16,7 +16,7 @@ from sciguide.noise import normals
 from sciguide.observations import COLUMNS, Observations, read_observations
 from sciguide.simulate.poisson import Posterior, exact_posterior
 
-TRAINING, TESTING, OBSERVING, DRAWING = 0, 1, 2, 3  # seeds
+TRAINING, TESTING, OBSERVING, DRAWING, TUNING = 0, 1, 2, 3, 4  # seeds
 FIELDS = ("f", "phi")
 EXACT, EXACT_MEAN, PRIOR = "exact posterior, draws", "exact posterior, mean", "prior N(mu, C), no network"
 FLAT = 1e4  # sigma over the prior's largest deviation, where M is C to rounding
@@ -25,30 +25,35 @@ FLAT = 1e4  # sigma over the prior's largest deviation, where M is C to rounding
 class Plan(NamedTuple):
     """Sizes of a demo: `size` points along a side; samples for `training` and `validation`; test `problems`, each with
     `points` observations of phi whose errors are `noise` standard deviations of phi; `members` of each ensemble and
-    `steps` of the chain; `fit`: options that override the config."""
+    `steps` of the chain; `trajectories` that each policy is tuned on, and problems that `tune` judges them by; `fit`:
+    options that override the config."""
 
     size: int = 32
     training: int = 96
-    validation: int = 32
-    problems: int = 24
+    validation: int = 48
+    problems: int = 20
     points: int = 40
     noise: float = 0.05
     members: int = 16
-    steps: int = 12
-    policies: tuple[str, ...] = ("none", "fixed")
+    steps: int = 10
+    trajectories: int = 640
+    judged: int = 8
     fit: tuple[str, ...] = ()
 
 
 SMALL = Plan(
     size=12,
     training=24,
-    validation=8,
+    validation=12,
     problems=3,
     points=10,
     members=4,
     steps=3,
+    trajectories=64,
+    judged=2,
     fit=("--data.batch_size=8", "--data.steps_per_epoch=5", "--trainer.max_epochs=1", "--model.width=8"),
 )
+POLICIES = ("none", "fixed", "scheduled", "learned")
 
 
 class Problem(NamedTuple):

@@ -39,6 +39,7 @@ def write_ensemble_page(
     `run`: folder of the run that drew it, where it does not lie in it; `evaluation`: JSON of `sciguide evaluate`, by
     default the ones in `folder`. Raises InputError where the ensemble is not whole or its model is not found.
     """
+    tables = table_sections(folder, evaluation)
     ds = open_ensemble(folder).load()
     model = Model.load(find_model(run) if run else nearest_model(folder))
     missing = [name for name in model.layout.variables if name not in ds]
@@ -46,8 +47,9 @@ def write_ensemble_page(
         raise InputError(f"{folder} has no {missing[0]}, which the model draws: give the --run that drew it")
     ensemble = Ensemble(ds, model, model.layout.to_tensor(ds))
     sections = [what(ensemble), *map_sections(ensemble), *residual_sections(ensemble), *choice_sections(ds)]
-    sections += table_sections(folder, evaluation)
-    return write_page(out, Page(f"Ensemble {folder.resolve().name}", [lead(ensemble)], sections, about(command)))
+    return write_page(
+        out, Page(f"Ensemble {folder.resolve().name}", [lead(ensemble)], [*sections, *tables], about(command))
+    )
 
 
 def nearest_model(folder: Path) -> Path:
