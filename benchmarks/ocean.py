@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="the daily files, a quoted pattern")
     parser.add_argument("--runs", type=Path, default=Path("runs/ocean"))
     parser.add_argument("--only", choices=("sampler", "unconditional", "conditional"))
-    parser.add_argument("--samples", type=int, default=256, help="of the sampler's table")
+    parser.add_argument("--samples", type=int, default=128, help="of the sampler's table")
     options = parser.parse_args()
     window = WINDOWS["calibration"]
     ours = fit(options.runs / "A", options.data, SPLITS["calibration"], window)

@@ -1,6 +1,6 @@
 """Equations as constraints on a model's normalised channels, with the sizes that they have on the training data."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,13 +56,17 @@ def record_equation(
             raise InputError(f"equation {name}: its field {field} is `{variable}`, which has {len(found)} levels")
         channels += found
     operator = equation.on(grid)
-    parts = np.array_split(samples, max(1, len(samples) // 64))
-    tensors = [torch.nan_to_num(torch.tensor(part[:, channels], dtype=torch.float64)) for part in parts]
-    scale = float(torch.cat([operator.scale_square(u) for u in tensors]).mean().sqrt())
+
+    def each(measure: Callable[[Tensor], Tensor]) -> Tensor:
+        """`measure` of every sample, read in turn: they may not fit into memory."""
+        parts = np.array_split(samples, max(1, len(samples) // 64))
+        return torch.cat([measure(torch.nan_to_num(torch.tensor(p[:, channels], dtype=torch.float64))) for p in parts])
+
+    scale = float(each(operator.scale_square).mean().sqrt())
     if not scale > 0:
         raise InputError(f"equation {name}: its scale term vanishes on the training data; it cannot guide")
     operator = operator.scaled(scale)
-    R = torch.cat([operator.energy(u) for u in tensors])
+    R = each(operator.energy)
     return EquationRecord(operator.to_dict(), channels, float(R.mean()), max(float(R.quantile(0.9)), LEAST_FLOOR))
 
 

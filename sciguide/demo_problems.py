@@ -75,7 +75,7 @@ def make_data(folder: Path, plan: Plan) -> list[Problem]:
         ("truth.nc", plan.problems, TESTING),
     ):
         words = ["--size", str(plan.size), "--samples", str(samples), "--seed", str(seed)]
-        dispatch(["data", "make", "poisson", str(folder / name), *words])
+        dispatch(["data", "make", "poisson", "--out", str(folder / name), *words])
     ds, _ = open_fields(str(folder / "truth.nc"))
     with LOCK:
         truths = np.stack([ds[name].values for name in FIELDS], 1)

@@ -40,7 +40,9 @@ class Options:
     """What decides the bytes of a member besides model, seed and its number.
 
     steps: network evaluations of the chain; policy: "none", "fixed" (the formula), or a tuned one; observations: a CSV
-    file or None; scales: "ml" or "told"; equations: whether those of the model guide; batch: members computed together.
+    file or None; scales: "ml" or "told"; equations: whether those of the model guide; hard: they hold
+    to the solver's tolerance, not to what the data have; iterations: at most, of their solver; batch: members computed
+    together.
     """
 
     steps: int = 20
@@ -48,6 +50,8 @@ class Options:
     observations: str | None = None
     scales: str = "ml"
     equations: bool = True
+    hard: bool = False
+    iterations: int = 200
     batch: int = 8
 
     def __post_init__(self) -> None:
@@ -111,7 +115,8 @@ class Generator:
         model, observations = self.model, None
         if options.observations is not None:
             observations = read_observations(options.observations, model.layout, model.normaliser)
-        constraints = constraints_for(model, observations, options.scales, options.equations)
+        solver = {"hard": options.hard, "iterations": options.iterations}
+        constraints = constraints_for(model, observations, options.scales, options.equations, **solver)
         if not constraints:
             raise InputError("nothing to guide by: give observations with --obs FILE, or --policy none")
         seen, done = Guidance.observation_names(constraints), Guidance.action_names(constraints, model.layout.names)

@@ -6,7 +6,7 @@ metric M turned into E M E, E = diag(exp(c / 2)) per channel. Zero is the formul
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -98,15 +98,20 @@ class Guidance:
 
 
 def constraints_for(
-    model: Model, observations: Observations | None, scales: Literal["told", "ml"] = "ml", equations: bool = True
+    model: Model,
+    observations: Observations | None,
+    scales: Literal["told", "ml"] = "ml",
+    equations: bool = True,
+    **solver: Any,
 ) -> list[Constraint]:
     """The model's equations and the observations as constraints, in the order in which they act.
 
     An equation acts on the finished field; beside observations, one that the prior does not know acts at every step,
     and the observations then work with the metric conditioned on it. Raises InputError for a nonlinear equation, and
-    for observations beside more than one equation that the prior does not know.
+    for observations beside more than one equation that the prior does not know. `solver`: `hard` and `iterations` of
+    `EquationStep`.
     """
-    steps = [EquationStep(model, e, scales) for e in model.constraints()] if equations else []
+    steps = [EquationStep(model, e, scales, **solver) for e in model.constraints()] if equations else []
     if observations is None:
         return steps
     coupled = [s for s in steps if s.couples()]

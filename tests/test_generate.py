@@ -154,6 +154,15 @@ def test_guided_members_carry_trace_and_residuals(run, observations, tmp_path, c
     assert abs(near.u - 0.4).mean() < abs(free.u - 0.4).mean()
 
 
+def test_hard_projection_and_preconditioned_gradient(run):
+    plain, hard, gradient = (
+        load(run).generate(members=2, steps=3, policy=policy, **options).pde_residual_nondivergence
+        for policy, options in (("none", {}), ("fixed", {"hard": True}), ("fixed", {"iterations": 0, "scales": "told"}))
+    )
+    assert (hard < 2e-6 * plain).all()
+    assert (gradient < plain).all() and (gradient > 100 * hard).all()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

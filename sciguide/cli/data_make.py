@@ -19,14 +19,14 @@ FILL = 9.969209968386869e36  # netCDF's own fill value of a float
 PATIENCE = 2.0  # seconds before a progress bar appears
 
 
-def make(name: str, out: str, size: int = 64, samples: int = 1000, seed: int = 0) -> None:
+def make(name: str, out: str | None = None, size: int = 64, samples: int = 1000, seed: int = 0) -> None:
     """Generate a data set and write it to a NetCDF file.
 
     Sample i depends on `seed` and i only: a larger set begins with the smaller one.
 
     Args:
         name: of the set; `poisson` is there.
-        out: the file to write.
+        out: the file to write; NAME.nc if left out.
         size: points along each side, at least 4.
         samples: how many.
         seed: of the random numbers; sets with different seeds share no sample.
@@ -36,7 +36,7 @@ def make(name: str, out: str, size: int = 64, samples: int = 1000, seed: int = 0
 
     if size < 4 or samples < 1 or seed < 0:
         raise InputError(f"size {size}, samples {samples}, seed {seed}: at least 4, 1 and 0 are needed")
-    generator, path = get(name), Path(out)
+    generator, path = get(name), Path(out or f"{name}.nc")
     if not path.parent.is_dir() or path.is_dir():
         raise InputError(f"out {out!r}: name a file in a folder that exists")
     write_atomically(path, lambda part: write(part, name, generator, size, samples, seed))

@@ -22,6 +22,8 @@ def generate(
     steps: int = 20,
     scales: Literal["ml", "told"] = "ml",
     no_equations: bool = False,
+    hard: bool = False,
+    iterations: int = 200,
     batch: int = 8,
     shard: str = "0/1",
     dry_run: bool = False,
@@ -38,6 +40,8 @@ def generate(
         steps: evaluations of the network per member
         scales: of the prior's and the observations' errors: estimated by maximum likelihood, or as told
         no_equations: guide by the observations alone, also where the model has equations
+        hard: project onto the equations, to the solver's tolerance, instead of to what the training data have
+        iterations: at most, of the equations' solver; 0 is the preconditioned gradient
         batch: members computed together; part of what makes bytes repeat
         shard: i/n does only every n-th batch, beginning with the i-th, for n processes or array jobs
         dry_run: say what would be done and do nothing
@@ -51,9 +55,8 @@ def generate(
         raise InputError(f"--shard {shard}: i/n with i from 0 to n - 1, such as 0/4")
     if members < 1:
         raise InputError(f"--members {members}: at least 1")
-    options = Options(
-        steps=steps, policy=policy, observations=obs, scales=scales, batch=batch, equations=not no_equations
-    )
+    guides = {"observations": obs, "scales": scales, "equations": not no_equations}
+    options = Options(steps=steps, policy=policy, batch=batch, hard=hard, iterations=iterations, **guides)
     model = find_model(run)
     folder = Path(out) if out else model.parent / "ensemble"
     there = len(read_receipts(folder))

@@ -19,6 +19,7 @@ from sciguide.grid import Grid, grid_of
 from sciguide.model import Model, NetworkError, build_network
 from sciguide.prior import Prior
 
+MOST_VALUES = 2**26  # of the training split that the prior is fitted to, every n-th sample of a larger one
 ERROR_SIGMAS = 12  # noise levels at which the network's error is measured
 HELD_OUT = 128  # at most so many validation samples for it
 
@@ -90,7 +91,8 @@ class DiffusionModule(L.LightningModule):
         )
         train = data.split("train")
         equations = [record_equation(n, given, layout, grid, train) for n, given in (h.equations or {}).items()]
-        x = data.normaliser.encode(torch.tensor(train, dtype=torch.float64))
+        few = train[:: -(-train.size // MOST_VALUES)]
+        x = data.normaliser.encode(torch.tensor(few, dtype=torch.float64))
         weights = torch.from_numpy(grid.weights())
         area = torch.where(weights > 0, weights, 0)
         prior = fit_prior(
