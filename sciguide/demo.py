@@ -25,6 +25,7 @@ from sciguide.demo_problems import (
     EXACT_MEAN,
     FIELDS,
     POLICIES,
+    PRIOR,
     TUNING,
     Plan,
     Problem,
@@ -39,8 +40,12 @@ from sciguide.writer import open_ensemble
 
 CONFIG = Path(__file__).with_name("configs") / "demo.yaml"
 MARK = "demo.json"  # in every folder that a demo made
-RIVALS = {"learned": "learned policy", "scheduled": "tuned schedule"}  # of the formula
-MADE = ("train.nc", "truth.nc", "cache", "observations", "run", "last", "ensembles", "report.html", MARK)
+COMPARED = {
+    ("learned", "fixed"): ("The learned policy", "the formula"),
+    ("scheduled", "fixed"): ("The tuned schedule", "the formula"),
+    ("learned", PRIOR): ("The learned policy", "the model's Gaussian prior, conditioned without a network,"),
+}
+MADE = ("train.nc", "truth.nc", "cache", "observations", "run", "last", "report.html", MARK)
 
 
 def run_demo(out: str | Path, plan: Plan, command: Sequence[str]) -> Path:
@@ -73,8 +78,7 @@ def run_demo(out: str | Path, plan: Plan, command: Sequence[str]) -> Path:
         ensembles |= references(generator.model, problems, plan.members)
         scores = evaluate(generator, problems, ensembles)
         lines = {name: summarise(s, scores[EXACT_MEAN], scores[EXACT]) for name, s in scores.items()}
-        ratios = {rival: crps_ratio(scores[rival], scores["fixed"]) for rival in RIVALS}
-        verdicts = [verdict(f"The {RIVALS[rival]}", "the formula", ratio) for rival, ratio in ratios.items()]
+        verdicts = [verdict(*words, crps_ratio(scores[a], scores[b])) for (a, b), words in COMPARED.items()]
     with stage("report", "one page"):
         found = Found(plan, generator, problems, ensembles, lines, verdicts, seconds)
         path = write_demo_page(folder, found, command)
@@ -121,6 +125,7 @@ def tune(folder: Path, plan: Plan) -> None:
         "observe": '["phi"]',
         "norm": "crps",
         "steps": plan.steps,
+        "scales": plan.scales,
         "trajectories": plan.trajectories,
         "judged": plan.judged,
         "members": plan.members,
@@ -134,8 +139,9 @@ def draw(
 ) -> NDArray[np.float32]:
     """Ensembles (P, M, C, Y, X) by one policy: that of the first problem as files, with what the policy did, by
     `sciguide generate`; those of the others in memory."""
-    out, run = folder / "ensembles" / policy, folder / "run"
-    options = {"policy": policy, "steps": plan.steps, "batch": plan.members}
+    run = folder / "run"
+    out = run / "ensembles" / policy
+    options = {"policy": policy, "steps": plan.steps, "scales": plan.scales, "batch": plan.members}
     words = [f"--{key}={value}" for key, value in options.items()]
     observed = [] if policy == "none" else [f"--obs={problems[0].file}"]
     dispatch(

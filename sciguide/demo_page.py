@@ -92,14 +92,12 @@ def task(found: Found) -> Section:
 
 def scores(found: Found) -> Section:
     """A table for each field, and what says it at a glance."""
-    (equation,) = found.generator.model.equations
     text = [
         f"Means over {found.plan.problems} problems, in small print 95 % bootstrap intervals over them. CRPS: fair, "
         "lower is better; of a single field it is the mean absolute error. Error: relative L2 of the ensemble mean. "
         "Error / exact: over that of the exact posterior mean, problem by problem, geometric mean. Spread / error: 1 "
         "if calibrated. Std ratio: spread over that of the exact posterior's draws. Residual: rms of lap(phi) - f over "
-        "the rms of lap(phi) in the training data; theirs is at most "
-        f"{equation.floor**0.5:.1g} in nine samples of ten, which is rounding.",
+        "the rms of lap(phi) in the training data; the exact posterior has what rounding to float32 leaves.",
         *(f"{method}: {WHAT[method]}." for method in found.lines),
     ]
     tables, pictures = [], []
@@ -125,13 +123,13 @@ def fields(found: Found) -> list[Section]:
         scale = value_scale([truth], f"{name} (dimensionless)")
         spreads = {m: x.std(0, ddof=1) for m, x in sets.items()}
         guided = amount_scale([s for m, s in spreads.items() if m != "none"], f"standard deviation of {name}")
-        groups = [Group("truth", [map_panel(truth, at, scale, f"true {name}", f"Map of the true {name}")])]
+        bars = [colour_bar(scale), colour_bar(guided)]
+        groups = [Group("truth", [map_panel(truth, at, scale, f"true {name}", f"Map of the true {name}")], bars)]
         for method, x in sets.items():
             panels = {f"member {m}": x[m] for m in range(min(SHOWN, len(x)))} | {"mean": x.mean(0)}
             pictures = [map_panel(v, at, scale, k, f"Map of {name}, {k} of {method}") for k, v in panels.items()]
             spread = map_panel(spreads[method], at, guided, "spread", f"Map of the spread of {name}, {method}")
             groups.append(Group(method, [*pictures, spread]))
-        groups[-1] = groups[-1]._replace(bars=[colour_bar(scale), colour_bar(guided)])
         text = [f"Members and means of {name} in the colours of the truth; the spread has its own."]
         if "none" in sets:
             text.append("The unguided spread goes beyond its colours: it is that of all possible fields.")
@@ -157,7 +155,7 @@ def residuals(found: Found) -> Section:
 
 def choices(folder: Path, found: Found) -> Section:
     """What every policy did over sigma, from the files of its ensemble."""
-    sets = {p: open_ensemble(folder / "ensembles" / p) for p in POLICIES if p != "none"}
+    sets = {p: open_ensemble(folder / "run" / "ensembles" / p) for p in POLICIES if p != "none"}
     first = next(iter(sets.values()))
     names = action_names(first)
     sigma = first["policy_sigma"].values
@@ -176,7 +174,10 @@ def times(found: Found) -> Section:
     """Seconds of every stage before this page."""
     total = sum(found.seconds.values())
     rows = [[Cell(name), Cell(f"{s:.1f}")] for name, s in [*found.seconds.items(), ("all of these", total)]]
-    return Section("Time per stage", tables=[Table("", "Seconds of wall time.", ["stage", "seconds"], rows)])
+    return Section(
+        "Time per stage",
+        tables=[Table("", "Seconds of wall time until this page was written.", ["stage", "seconds"], rows)],
+    )
 
 
 def _field(interval: Interval, c: int) -> Interval:

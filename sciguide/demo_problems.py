@@ -25,18 +25,20 @@ FLAT = 1e4  # sigma over the prior's largest deviation, where M is C to rounding
 class Plan(NamedTuple):
     """Sizes of a demo: `size` points along a side; samples for `training` and `validation`; test `problems`, each with
     `points` observations of phi whose errors are `noise` standard deviations of phi; `members` of each ensemble and
-    `steps` of the chain; `trajectories` that each policy is tuned on, and problems that `tune` judges them by; `fit`:
+    `steps` of the chain; `scales` of `generate`: the errors are known here, so the formula takes them as told, which is
+    its best; `trajectories` that each policy is tuned on, and problems that `tune` judges them by; `fit`:
     options that override the config."""
 
     size: int = 32
     training: int = 96
     validation: int = 48
-    problems: int = 20
+    problems: int = 16
     points: int = 40
     noise: float = 0.05
     members: int = 16
     steps: int = 10
-    trajectories: int = 640
+    scales: str = "told"
+    trajectories: int = 512
     judged: int = 8
     fit: tuple[str, ...] = ()
 

@@ -77,11 +77,22 @@ def what(ensemble: Ensemble) -> Section:
     """The files' own words, and the equations."""
     layout, ds = ensemble.model.layout, ensemble.ds
     text = [
-        f"Channels {', '.join(f'{n} ({u})' for n, u in zip(layout.names, layout.units, strict=True))} on "
+        f"Channels {', '.join(map(labelled, layout.names, layout.units))} on "
         f"{layout.mask.shape[1]} x {layout.mask.shape[2]} points, {layout.mask.mean():.0%} of them valid.",
-        f"Source: {ds.attrs.get('source', 'unknown')}. Options: {ds.attrs.get('sciguide_config', 'unknown')}.",
+        f"Source: {ds.attrs.get('source', 'unknown')}. Options: {options(ds)}.",
     ]
     return Section("What it is", text, [f"{e.name}: {e.operator['formula']}" for e in ensemble.model.equations])
+
+
+def labelled(name: str, unit: str) -> str:
+    """The name with its unit."""
+    return f"{name} ({'dimensionless' if unit == '1' else unit})"
+
+
+def options(ds: xr.Dataset) -> str:
+    """What `generate` was told, digests shortened."""
+    given = json.loads(ds.attrs.get("sciguide_config", "{}"))
+    return ", ".join(f"{name} {str(value)[:12]}" for name, value in given.items() if value is not None) or "unknown"
 
 
 def frame_of(layout: Layout) -> Frame:
@@ -102,13 +113,13 @@ def map_sections(ensemble: Ensemble) -> list[Section]:
     for c, (name, unit) in enumerate(zip(layout.names[:CHANNELS], layout.units, strict=False)):
         x = ensemble.fields[:, c]
         shown, mean = x[:MEMBERS], x.mean(0)
-        scale = value_scale([*shown, mean], f"{name} ({unit})")
+        scale = value_scale([*shown, mean], labelled(name, unit))
         panels = {f"member {m}": field for m, field in enumerate(shown)} | {"mean": mean}
         pictures = [map_panel(field, at, scale, k, f"Map of {name}, {k}") for k, field in panels.items()]
         bars = [colour_bar(scale)]
         if len(x) > 1:
             spread = x.std(0, ddof=1)
-            amount = amount_scale([spread], f"standard deviation of {name} ({unit})")
+            amount = amount_scale([spread], f"standard deviation of {labelled(name, unit)}")
             pictures.append(map_panel(spread, at, amount, "spread", f"Map of the spread of {name}"))
             bars.append(colour_bar(amount))
         out.append(Section(name, groups=[Group("", pictures, bars)]))
@@ -125,9 +136,9 @@ def residual_sections(ensemble: Ensemble) -> list[Section]:
         valid = equation.operator.valid
         r = torch.where(valid, equation.operator.residual(u) / equation.operator.scale, torch.nan).numpy()
         scale = decade_scale(list(r), f"|residual of {equation.name}| over its scale in the training data")
-        values = ensemble.ds[f"pde_residual_{equation.name}"].values
+        rms = equation.operator.energy(u).sqrt().tolist()
         pictures = [
-            map_panel(field, at, scale, f"member {m}, rms {values[m]:.3g}", f"Map of the residual of member {m}")
+            map_panel(field, at, scale, f"member {m}, rms {rms[m]:.3g}", f"Map of the residual of member {m}")
             for m, field in enumerate(r)
         ]
         text = [equation.operator.formula, "Grey: land, missing points, and edges where the stencil does not fit."]

@@ -130,6 +130,8 @@ def colour_bar(scale: Scale) -> Picture:
     figure = Figure(figsize=(4.2, 0.62))
     axes = figure.add_axes((0.06, 0.36, 0.88, 0.3))
     figure.colorbar(ScalarMappable(scale.norm, scale.colours), cax=axes, orientation="horizontal")
+    if not scale.logarithmic:
+        axes.locator_params(axis="x", nbins=6)
     axes.set_title(scale.label, fontsize=8, pad=3)
     axes.tick_params(labelsize=7, length=2)
     return Picture(_png(figure), f"Colour bar: {scale.label}, from {scale.low:.3g} to {scale.high:.3g}", "")

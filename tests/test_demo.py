@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from test_report import shown
 
 from sciguide.bootstrap import Interval
 from sciguide.cli import main
@@ -12,7 +13,6 @@ from sciguide.demo import clear
 from sciguide.demo_problems import EXACT, EXACT_MEAN, POLICIES, PRIOR, SMALL, make_data
 from sciguide.demo_scores import crps_ratio, records, score, summarise, verdict
 from sciguide.errors import InputError
-from test_report import shown
 
 
 def ensembles(rng: np.random.Generator, offset: float = 0.0, problems: int = 40, members: int = 16):
@@ -97,7 +97,7 @@ def test_small_demo_from_data_to_report(tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     html = (out / "report.html").read_text()
     found = json.loads((out / "demo.json").read_text())
-    assert len(found["verdicts"]) == 2
+    assert len(found["verdicts"]) == 3
     for sentence in found["verdicts"]:
         assert "the bootstrap interval" in sentence and sentence in said and sentence in html.replace("&#39;", "'")
     alts = [alt for alt, _ in shown(out / "report.html").images]
@@ -115,4 +115,4 @@ def test_small_demo_from_data_to_report(tmp_path, capsys):
     assert by[EXACT_MEAN, "f", "ratio"] == pytest.approx(1)
     assert by["fixed", "phi", "error"] < 0.7 * by["none", "phi", "error"]
     assert by["fixed", "all", "residual"] < 1e-3 < 0.1 < by["none", "all", "residual"]
-    assert (out / "ensembles" / "learned" / "member_00003.nc").is_file()
+    assert (out / "run" / "ensembles" / "learned" / "member_00003.nc").is_file()
