@@ -56,11 +56,12 @@ def test_arrows(package):
     assert not {n: bad for n, names in of_project.items() if (bad := {i for i in names if not inside(i, allowed)})}
 
 
-def test_nobody_imports_the_command_line():
-    outside = {
-        name: names for name, names in IMPORTS.items() if not inside(name, ["sciguide.cli", "sciguide.__main__"])
-    }
-    assert not [name for name, names in outside.items() if any(inside(i, ["sciguide.cli"]) for i in names)]
+def test_nobody_imports_a_verb_and_only_the_demo_gives_commands():
+    outside = {n: found & FILES.keys() for n, found in IMPORTS.items() if not inside(n, ["sciguide.cli"])}
+    giving = {n for n, found in outside.items() if "sciguide.cli" in found}
+    assert giving == {"sciguide.__main__", "sciguide.demo", "sciguide.demo_problems"}
+    verbs = {n for n in FILES if n.startswith("sciguide.cli.")}
+    assert not {n: found & verbs for n, found in outside.items() if found & verbs}
 
 
 def test_links_are_committed_links_and_their_names_stay_free():
