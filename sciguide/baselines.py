@@ -15,7 +15,8 @@ from sciguide import metrics
 from sciguide.datasets.layout import Layout
 from sciguide.evidence import Evidence
 from sciguide.generate import Generator, Options, one_thread
-from sciguide.kriging import Kriging, likelihood_scales
+from sciguide.kriging import Kriging
+from sciguide.likelihood import observation_scales
 from sciguide.model import Model
 from sciguide.noise import normals
 from sciguide.observations import Observations
@@ -142,7 +143,7 @@ def kriged(model: Model, observations: Observations, n: int, seed: int, told: bo
     rho, a, b = observations.innovation(prior.mean[None]), torch.ones(1), torch.ones(1)
     if not told:
         variance, vectors = torch.linalg.eigh(matrix)
-        a, b = likelihood_scales(variance.clamp(min=0), rho @ vectors)
+        a, b = observation_scales(variance.clamp(min=0), rho @ vectors)
     lower = torch.linalg.cholesky(a * matrix + b * torch.eye(len(matrix), dtype=matrix.dtype))
 
     def conditioned(x: Tensor, error: Tensor) -> np.ndarray:

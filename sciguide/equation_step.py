@@ -13,7 +13,6 @@ each V_f and s^2, per member and step, by what makes the transformed residual mo
 """
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -23,13 +22,14 @@ from torch import Tensor
 
 from sciguide.constraints import EquationOnModel
 from sciguide.errors import InputError
+from sciguide.likelihood import equation_scales
 from sciguide.model import Model
+from sciguide.solver import Solved, conjugate_gradients
 
 PROBES = 16
 MOST_FACTORED = 3000  # rows of a system that is factorised
 BANDS = 4  # octaves of the wavenumber, the last holds all that is longer
 LEAST_S2 = 1e-8  # of the mean predicted variance: an exact s^2 of 0 leaves rounding to be divided by
-RATIOS = torch.linspace(-6, 6, 13, dtype=torch.float64).exp()  # of scales, tried by maximum likelihood
 
 
 class Spectrum(NamedTuple):
@@ -38,14 +38,6 @@ class Spectrum(NamedTuple):
 
     fields: Tensor
     white: Tensor
-
-
-class Solved(NamedTuple):
-    """Weights (B, Y, X) of the rows, iterations taken, and the relative residual (B,) that was left."""
-
-    weights: Tensor
-    iterations: int
-    left: Tensor
 
 
 class EquationStep:
@@ -208,7 +200,7 @@ class EquationStep:
         spectrum = self.spectrum(sigma)
         field, noise = x0.new_ones(len(x0), len(self.channels)), x0.new_full((len(x0),), self._least(spectrum))
         if self.scales == "ml" and self.s2 > 0:
-            field, factor = likelihood_scales(spectrum.fields, self.to_bands(r).square(), float(noise[0]))
+            field, factor = equation_scales(spectrum.fields, self.to_bands(r).square(), float(noise[0]))
             noise = noise * factor
         s2 = noise[:, None].expand(-1, BANDS)
         if log_s2 is not None:
@@ -231,65 +223,6 @@ class EquationStep:
             return self.from_bands(self.to_bands(w) / diagonal, w)
 
         return conjugate_gradients(system, precondition, r, self.iterations, self.tolerance)
-
-
-def conjugate_gradients(
-    system: Callable[[Tensor], Tensor],
-    precondition: Callable[[Tensor], Tensor],
-    r: Tensor,
-    iterations: int,
-    tolerance: float,
-) -> Solved:
-    """Preconditioned conjugate gradients for every row of the batch at once, (B, Y, X) float64.
-
-    Stops when the true residual of every member is below `tolerance` times |r|; with no iterations returns the
-    preconditioned right-hand side. A member that has converged is left alone.
-    """
-
-    def dot(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).sum((1, 2), keepdim=True)
-
-    if iterations == 0:
-        return Solved(precondition(r), 0, r.new_ones(len(r)))
-    size = dot(r, r).sqrt().clamp(min=1e-300)
-    w, rest = torch.zeros_like(r), r
-    z = precondition(rest)
-    p, rz = z, dot(rest, z)
-    taken = 0
-    while taken < iterations:
-        taken += 1
-        Ap = system(p)
-        alive = dot(rest, rest).sqrt() > tolerance * size
-        alpha = torch.where(alive, rz / dot(p, Ap).clamp(min=1e-300), 0)
-        w, rest = w + alpha * p, rest - alpha * Ap
-        if not bool((dot(rest, rest).sqrt() > tolerance * size).any()):
-            rest = r - system(w)  # the recurrence drifts: the true residual decides
-            if not bool((dot(rest, rest).sqrt() > 2 * tolerance * size).any()):
-                break
-        z = precondition(rest)
-        before, rz = rz, dot(rest, z)
-        p = z + torch.where(alive, rz / before.clamp(min=1e-300), 0) * p
-    return Solved(w, taken, (dot(rest, rest).sqrt() / size).flatten())
-
-
-def likelihood_scales(spectra: Tensor, energy: Tensor, s2: float) -> tuple[Tensor, Tensor]:
-    """Scales of V_f (B, F) and of s^2 (B,) by maximum likelihood of the transformed residual.
-
-    `spectra`: (F, Y', X') predicted variances of each field; `energy`: (B, Y', X'), squares of the residual. Minimises
-    sum_k log v_k + energy_k / v_k, v = a (sum_f q_f spectra_f + q s2): the best a has a closed form, the ratios q (one
-    is 1) run over a grid from e^-6 to e^6.
-    """
-    fields = len(spectra)
-    grids = torch.cartesian_prod(*[RATIOS] * fields).reshape(-1, fields)
-    shares = torch.cat([torch.ones(len(grids), 1, dtype=grids.dtype), grids], 1)  # first field, the others, s^2
-    parts = torch.cat([spectra.flatten(1), torch.full_like(spectra[:1].flatten(1), s2)])
-    predicted = shares @ parts  # (G, K)
-    count = predicted.shape[1]
-    a = (energy.flatten(1) @ (1 / predicted).T / count).clamp(1e-300)  # (B, G)
-    loss = count * a.log() + predicted.log().sum(1)
-    best = loss.argmin(1)
-    found = (a.gather(1, best[:, None]) * shares[best]).clamp(math.exp(-8), math.exp(8))
-    return found[:, :fields], found[:, fields]
 
 
 def _transform(n: int, rule: str) -> Tensor:

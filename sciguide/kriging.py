@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from sciguide.errors import InputError
+from sciguide.likelihood import observation_scales
 from sciguide.observations import Observations
 from sciguide.prior import Prior
 
 MOST_EIGEN, MOST_ROWS = 1024, 4096
 MOST_KEPT = 2**25  # numbers of the rows' modes that are kept
-A_RANGE, B_RANGE = (1e-2, 1e2), (1e-3, 1e3)  # how far the scales of M and of s^2 may be from what was told
 
 
 class System(NamedTuple):
@@ -118,7 +118,7 @@ class Kriging:
         noise = rho.new_ones(len(x0)) if log_s2 is None else log_s2[:, 0].exp()
         if self.scales == "ml":
             variance = system.matrix.diagonal() if system.eigenvalues is None else system.eigenvalues
-            a, b = likelihood_scales(variance, rho if system.eigenvalues is not None else rho.flatten()[None])
+            a, b = observation_scales(variance, rho if system.eigenvalues is not None else rho.flatten()[None])
             noise = noise * b / a
         if tilt is not None and bool((tilt != 0).any()):
             return self._tilted(x0, sigma, noise, tilt)
@@ -141,19 +141,3 @@ class Kriging:
         e = e[..., None, None]
         step = self.covariance(e * self.observations.scatter(weights, tuple(x0.shape[1:])), sigma)
         return x0 - e * step
-
-
-def likelihood_scales(eigenvalues: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales (a, b), each (B,), of M and of s^2 = 1 by maximum likelihood of the innovations `rho` (B, m).
-
-    They minimise sum_i log(a l_i + b) + rho_i^2 / (a l_i + b) with l_i the `eigenvalues` (m,): for a given ratio
-    q = b / a the best a is the mean of rho_i^2 / (l_i + q); q runs over a grid, both are clipped to their ranges.
-    """
-    q = torch.logspace(-5, 5, 41, dtype=rho.dtype, device=rho.device)[:, None]
-    variance = eigenvalues + q
-    a = (rho.square()[:, None] / variance).mean(-1).clamp(*A_RANGE)
-    b = (q[:, 0] * a).clamp(*B_RANGE)
-    scaled = a[..., None] * eigenvalues + b[..., None]
-    loss = (scaled.log() + rho.square()[:, None] / scaled).sum(-1)
-    best = loss.argmin(1, keepdim=True)
-    return a.gather(1, best)[:, 0], b.gather(1, best)[:, 0]

@@ -11,13 +11,15 @@ import torch
 from sciguide.constraints import EquationOnModel, EquationRecord
 from sciguide.covariance import fit_prior
 from sciguide.datasets.normaliser import Normaliser
-from sciguide.equation_step import EquationStep, conjugate_gradients, likelihood_scales
+from sciguide.equation_step import EquationStep
 from sciguide.errors import InputError
 from sciguide.kriging import Kriging
+from sciguide.likelihood import equation_scales
 from sciguide.model import NetworkError
 from sciguide.observations import Observations
 from sciguide.prior import Prior
 from sciguide.simulate import poisson
+from sciguide.solver import conjugate_gradients
 
 N, SAMPLES = 10, 40
 SHAPE = (2, N, N)
@@ -165,7 +167,7 @@ def test_likelihood_finds_which_field_errs():
     truth = torch.tensor([9.0, 0.2])
     variance = torch.einsum("f,fyx->yx", truth.double(), spectra) + 1e-3
     energy = variance * torch.from_numpy(rng.standard_normal((50, 20, 20)) ** 2)
-    fields, _ = likelihood_scales(spectra, energy, 1e-3)
+    fields, _ = equation_scales(spectra, energy, 1e-3)
     assert fields.log().mean(0).exp().tolist() == pytest.approx(truth.tolist(), rel=0.5)
 
 

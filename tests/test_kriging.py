@@ -10,7 +10,8 @@ from test_prior import PRIORS
 from test_sampler import SIGMA_MIN, power_law, spectral
 
 from sciguide.errors import InputError
-from sciguide.kriging import Kriging, likelihood_scales
+from sciguide.kriging import Kriging
+from sciguide.likelihood import observation_scales
 from sciguide.observations import Observations, locate, read_observations
 from sciguide.sampler import karras_sigmas, sample
 
@@ -106,7 +107,7 @@ def test_likelihood_finds_the_scale_of_the_errors(factor):
     eigenvalues = torch.logspace(-2, 2, 300).double()
     spread = (eigenvalues + factor**2).sqrt()
     rho = spread * torch.from_numpy(rng.standard_normal((64, 300)))
-    a, b = likelihood_scales(eigenvalues, rho)
+    a, b = observation_scales(eigenvalues, rho)
     assert float(b.log().mean().exp()) == pytest.approx(factor**2, rel=0.15)
     assert float(a.log().mean().exp()) == pytest.approx(1, rel=0.15)
 
