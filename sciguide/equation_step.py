@@ -78,6 +78,9 @@ class EquationStep:
         self.band = _bands(*sizes, model.grid.boundary)
         self.spectrum = lru_cache(maxsize=64)(self._spectrum)
         self.factor = lru_cache(maxsize=32)(self._factor)
+        fields = equation.operator.fields
+        self.moving = [f for f, name in enumerate(fields) if name in equation.operator.moves]
+        self.factored = int(valid.sum()) <= MOST_FACTORED
         self.solved: Solved | None = None  # the last solve, for those who ask how many iterations it took
 
     def acts(self, index: int, last: int) -> bool:
@@ -160,27 +163,45 @@ class EquationStep:
         return moved - self.metric(self.transpose(self._solve_formula(self.forward(moved), sigma)), sigma)
 
     def _solve_formula(self, r: Tensor, sigma: float) -> Tensor:
-        """(J V J^T + s^2)^-1 r for rows (B, Y, X) with the formula's own scales: by a factor kept per noise level where
-        there are few rows, since a network of observations has hundreds of right-hand sides."""
-        valid = self.equation.operator.valid
-        if int(valid.sum()) > MOST_FACTORED:
-            field = r.new_ones(len(r), len(self.channels))
-            return self.solve(r, sigma, field, r.new_full((len(r), BANDS), self._least(self.spectrum(sigma)))).weights
+        """(J V J^T + s^2)^-1 r for rows r (B, Y, X), with the formula's own scales."""
+        field = r.new_ones(len(r), len(self.channels))
+        if self.factored:
+            return self._solve_factored(r, sigma, field)
+        return self.solve(r, sigma, field, r.new_full((len(r), BANDS), self._least(self.spectrum(sigma)))).weights
+
+    def _solve_factored(self, r: Tensor, sigma: float, field: Tensor) -> Tensor:
+        """(sum_f field_f J V_f J^T + s^2)^-1 r, exact where one field moves, or two and s^2 goes with the second."""
+        valid, (vectors, share) = self.equation.operator.valid, self.factor(sigma)
+        first, *others = self.moving
+        rest = field[:, others].mean(1) if others else field[:, first]
+        scale = field[:, first, None] * share + rest[:, None] * (1 - share)
         out = torch.zeros_like(r)
-        out[:, valid] = torch.cholesky_solve(r[:, valid].T, self.factor(sigma)).T
+        out[:, valid] = ((r[:, valid] @ vectors) / scale) @ vectors.T
         return out
 
-    def _factor(self, sigma: float) -> Tensor:
+    def _factor(self, sigma: float) -> tuple[Tensor, Tensor]:
+        """U (m, m) and shares (m,) with U^T K U = 1 and U^T K_1 U = diag(shares), K = sum_f J V_f J^T + s^2 and K_1 its
+        part from the first field that moves: one factor then serves members whose scales differ."""
         valid = self.equation.operator.valid
         rows = valid.nonzero()
-        parts = []
+        parts: list[list[Tensor]] = [[] for _ in self.moving]
         for part in rows.split(256):
             unit = torch.zeros(len(part), *valid.shape, dtype=torch.float64)
             unit[range(len(part)), part[:, 0], part[:, 1]] = 1
-            parts.append(self.forward(self.metric(self.transpose(unit), sigma))[:, valid])
-        matrix = torch.cat(parts)
-        matrix.diagonal().add_(self._least(self.spectrum(sigma)))
-        return torch.linalg.cholesky((matrix + matrix.T) / 2)
+            back = self.transpose(unit)
+            for f, found in zip(self.moving, parts, strict=True):
+                alone = torch.zeros(len(part), len(self.channels), dtype=torch.float64)
+                alone[:, f] = 1
+                found.append(self.forward(self.metric(back, sigma, alone))[:, valid])
+        matrices = [torch.cat(found) for found in parts]
+        first = (matrices[0] + matrices[0].T) / 2
+        whole = sum(matrices)
+        whole = (whole + whole.T) / 2
+        whole.diagonal().add_(self._least(self.spectrum(sigma)))
+        lower = torch.linalg.cholesky(whole)
+        half = torch.linalg.solve_triangular(lower, first, upper=False)
+        shares, q = torch.linalg.eigh(torch.linalg.solve_triangular(lower, half.T, upper=False))
+        return torch.linalg.solve_triangular(lower.T, q, upper=True), shares.clamp(0, 1)
 
     def features(self, x0: Tensor, sigma: float) -> Tensor:
         """Per octave the log of the residual's energy over its predicted variance, and over white noise's, (B, 8)."""
@@ -220,6 +241,8 @@ class EquationStep:
             return moved + self.from_bands(noise * self.to_bands(w), w)
 
         def precondition(w: Tensor) -> Tensor:
+            if self.factored and self.iterations:
+                return self._solve_factored(w, sigma, field)
             return self.from_bands(self.to_bands(w) / diagonal, w)
 
         return conjugate_gradients(system, precondition, r, self.iterations, self.tolerance)

@@ -6,6 +6,7 @@ metric M turned into E M E, E = diag(exp(c / 2)) per channel. Zero is the formul
 """
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -107,11 +108,11 @@ def constraints_for(
     """The model's equations and the observations as constraints, in the order in which they act.
 
     An equation acts on the finished field; beside observations, one that the prior does not know acts at every step,
-    and the observations then work with the metric conditioned on it. Raises InputError for a nonlinear equation, and
-    for observations beside more than one equation that the prior does not know. `solver`: `hard` and `iterations` of
-    `EquationStep`.
+    with its scales as told, and the observations then work with the metric conditioned on it. `solver`: `hard` and
+    `iterations` of `EquationStep`. Raises InputError for a nonlinear equation, and for observations beside more than
+    one equation that the prior does not know.
     """
-    steps = [EquationStep(model, e, scales, **solver) for e in model.constraints()] if equations else []
+    steps = equation_steps(model, scales, **solver) if equations else []
     if observations is None:
         return steps
     coupled = [s for s in steps if s.couples()]
@@ -119,6 +120,16 @@ def constraints_for(
         names = " and ".join(s.name for s in coupled)
         raise InputError(f"observations can be combined with one equation that the prior does not know, not {names}")
     for step in coupled:
-        step.when = "always"
+        # Likelihood takes the fields' errors for independent, as V does. On the finished field they nearly are; in the
+        # middle of the chain they are not, and scales fitted there were measured to make both fields worse.
+        step.when, step.scales = "always", "told"
     covariance = coupled[0].conditional if coupled else None
     return [*steps, Kriging(model.prior, observations, scales, covariance)]
+
+
+def equation_steps(model: Model, scales: Literal["told", "ml"], **solver: Any) -> list[EquationStep]:
+    """The steps of the model's equations: copies, which share the factors that depend on the model alone."""
+    key = scales, *sorted(solver.items())
+    if key not in model.steps:
+        model.steps[key] = [EquationStep(model, e, scales, **solver) for e in model.constraints()]
+    return [copy(step) for step in model.steps[key]]

@@ -49,6 +49,7 @@ class Model:
     effective: float
     fingerprint: str
     equations: list[EquationRecord] = field(default_factory=list)
+    steps: dict[tuple, list] = field(default_factory=dict, init=False, repr=False, compare=False)  # see constraints_for
 
     def constraints(self) -> list[EquationOnModel]:
         """The model's equations on its normalised fields."""
