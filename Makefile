@@ -5,7 +5,7 @@ INSTALL = install --quiet --editable '.[test]' --constraint constraints.txt
 .PHONY: demo test lint
 
 demo: .venv/.installed
-	.venv/bin/sciguide demo
+	.venv/bin/sciguide demo --out demo
 
 test: lint
 	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadfile
