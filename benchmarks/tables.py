@@ -1,30 +1,15 @@
 """Committed tables: CSV with a header that says from which machine, versions, date and command they are."""
 
 import csv
-import importlib.metadata
-import os
-import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
+from sciguide.provenance import provenance
+
 RESULTS = Path(__file__).parent / "results"
-
-
-def machine() -> str:
-    """Processor, cores and system, and versions of what computes."""
-    model = next((v for k, v in _cpuinfo() if k == "model name"), platform.processor())
-    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("torch", "numpy"))
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
-
-
-def _cpuinfo() -> list[tuple[str, str]]:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [(k.strip(), v.strip()) for k, _, v in (line.partition(":") for line in lines)]
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], about: str) -> None:
@@ -32,7 +17,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], about: str) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *map(shlex.quote, sys.argv[1:])])
     with path.open("w", newline="") as file:
-        for line in (about, f"machine: {machine()}", f"date: {date.today()}", f"command: {command}"):
+        for line in (about, *(f"{name}: {text}" for name, text in provenance(command).items())):
             file.write(f"# {line}\n")
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

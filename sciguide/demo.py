@@ -5,6 +5,7 @@ the generator's own covariance. A base model is trained on few pairs; each polic
 problem through the public functions, and the ensembles are scored against the truth and that posterior.
 """
 
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from sciguide.demo_problems import (
 from sciguide.demo_scores import Scores, crps_ratio, records, score, summarise, verdict
 from sciguide.errors import InputError
 from sciguide.generate import Generator, load
+from sciguide.provenance import provenance
 from sciguide.receipts import write_json
 from sciguide.writer import open_ensemble
 
@@ -82,7 +84,14 @@ def run_demo(out: str | Path, plan: Plan, command: Sequence[str]) -> Path:
     with stage("report", "one page"):
         found = Found(plan, generator, problems, ensembles, lines, verdicts, seconds)
         path = write_demo_page(folder, found, command)
-        write_json(folder / MARK, {"records": records(lines, FIELDS, plan.problems), "verdicts": verdicts})
+        write_json(
+            folder / MARK,
+            {
+                "header": provenance(shlex.join(command)),
+                "records": records(lines, FIELDS, plan.problems),
+                "verdicts": verdicts,
+            },
+        )
     console.rule(align="left")
     console.print(*verdicts, f"report: {path}", sep="\n")
     return path

@@ -1,5 +1,6 @@
 """The demo's page: what was asked, what each policy drew, how far each is from the best possible answer."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,8 @@ from sciguide.plots import (
     map_panel,
     value_scale,
 )
-from sciguide.report import Cell, Group, Page, Section, Table, about, write_page
+from sciguide.provenance import provenance
+from sciguide.report import Cell, Group, Page, Section, Table, write_page
 from sciguide.writer import open_ensemble
 
 SHOWN = 2  # members of each ensemble that are drawn
@@ -58,7 +60,7 @@ def write_demo_page(folder: Path, found: Found, command: Sequence[str]) -> Path:
     sections = [task(found), scores(found), *fields(found), residuals(found), choices(folder, found), times(found)]
 
     title = f"sciguide demo: Poisson's equation from {found.plan.points} noisy points"
-    return write_page(folder / "report.html", Page(title, found.verdicts, sections, about(command)))
+    return write_page(folder / "report.html", Page(title, found.verdicts, sections, provenance(shlex.join(command))))
 
 
 def frame(found: Found) -> Frame:

@@ -1,6 +1,7 @@
 """The page of an ensemble of `sciguide generate`: members, mean, spread, residuals, what the policy did, the table."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ from sciguide.errors import InputError
 from sciguide.generate import MODEL, find_model
 from sciguide.model import Model
 from sciguide.plots import Frame, action_panel, amount_scale, colour_bar, decade_scale, map_panel, value_scale
-from sciguide.report import Cell, Group, Page, Section, Table, about, write_page
+from sciguide.provenance import provenance
+from sciguide.report import Cell, Group, Page, Section, Table, write_page
 from sciguide.writer import open_ensemble
 
 MEMBERS = 4  # drawn of each channel
@@ -48,7 +50,10 @@ def write_ensemble_page(
     ensemble = Ensemble(ds, model, model.layout.to_tensor(ds))
     sections = [what(ensemble), *map_sections(ensemble), *residual_sections(ensemble), *choice_sections(ds)]
     return write_page(
-        out, Page(f"Ensemble {folder.resolve().name}", [lead(ensemble)], [*sections, *tables], about(command))
+        out,
+        Page(
+            f"Ensemble {folder.resolve().name}", [lead(ensemble)], [*sections, *tables], provenance(shlex.join(command))
+        ),
     )
 
 

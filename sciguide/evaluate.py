@@ -3,24 +3,20 @@
 evaluate("runs/last/ensemble").records
 """
 
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import xarray as xr
 
-from sciguide import __version__
 from sciguide.baselines import KRIGED, MOST, NETWORK, PRIOR, Method, kriged, prior_draws, trivial_methods, unguided
 from sciguide.comparison import MARGIN, RATIOS, flags
 from sciguide.errors import InputError
 from sciguide.evidence import Evidence, gather
 from sciguide.judge import DATA, LEAST, LEAST_REFERENCE, Judge, Record
 from sciguide.observations import read_observations
+from sciguide.provenance import provenance
 from sciguide.receipts import sha256
 
 ENSEMBLE = "ensemble"
@@ -55,19 +51,7 @@ class Evaluation:
             for r in self.records
         ]
         about = {"units": self.units, "flags": self.flags, "notes": self.notes}
-        return {"header": header(command), **about, "records": plain}
-
-
-def header(command: str) -> dict[str, str]:
-    """Machine, versions, date and command of a result."""
-    versions = {"sciguide": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    versions |= {"numpy": np.__version__, "xarray": xr.__version__}
-    return {
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-    }
+        return {"header": provenance(command), **about, "records": plain}
 
 
 def evaluate(

@@ -6,24 +6,17 @@ template `templates/report.html.j2`. `sciguide demo` and `sciguide report` both 
 
 import base64
 import os
-import platform
-import shlex
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from sciguide import __version__
 from sciguide.atomic import write_atomically
 from sciguide.plots import DPI, Picture
 
 TEMPLATE = Path(__file__).with_name("templates") / "report.html.j2"
-PACKAGES = ("torch", "lightning", "numpy", "scipy", "xarray", "netCDF4")
 
 
 class Cell(NamedTuple):
@@ -62,12 +55,12 @@ class Section(NamedTuple):
 
 
 class Page(NamedTuple):
-    """`lead`: what the reader should know first; `about`: name and text of how it was made."""
+    """`lead`: what the reader should know first; `about`: how it was made, see `provenance`."""
 
     title: str
     lead: Sequence[str]
     sections: Sequence[Section]
-    about: Sequence[tuple[str, str]]
+    about: Mapping[str, str]
 
 
 def write_page(path: str | os.PathLike, page: Page) -> Path:
@@ -85,25 +78,3 @@ def _image(picture: Picture) -> Markup:
     source = base64.b64encode(picture.png).decode()
     size = Markup('width="{}" height="{}"').format(width * 96 // DPI, height * 96 // DPI)
     return Markup('<img src="data:image/png;base64,{}" alt="{}" {}>').format(source, picture.alt, size)
-
-
-def about(command: Sequence[str]) -> list[tuple[str, str]]:
-    """Versions, `command`, machine and date, for the foot of a page."""
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return [
-        ("command", shlex.join(command)),
-        ("sciguide", __version__),
-        ("versions", f"Python {platform.python_version()}, {packages}"),
-        ("machine", f"{_processor()}, {os.cpu_count()} cores; {platform.system()} {platform.machine()}"),
-        ("written", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
-    ]
-
-
-@cache
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown processor"

@@ -21,7 +21,8 @@ from sciguide.plots import (
     map_panel,
     value_scale,
 )
-from sciguide.report import Cell, Group, Page, Section, Table, about, write_page
+from sciguide.provenance import provenance
+from sciguide.report import Cell, Group, Page, Section, Table, write_page
 
 FRAME = Frame(np.linspace(-40, -30, 5), np.linspace(10, 20, 6), "latitude (degrees north)", "longitude", 1.2)
 
@@ -65,7 +66,7 @@ def test_page_holds_what_it_was_given_and_escapes_it(tmp_path):
     picture = map_panel(np.eye(5, 6), FRAME, value_scale([np.eye(5)], "u (m s-1)"), "member <0>", 'a "quoted" map')
     table = Table("scores", "a note", ["method", "CRPS"], [[Cell("a & b"), Cell("0.5", "0.4 to 0.6")]])
     section = Section("First", ["x < y"], ["lap(phi) - f"], [table], [Group("maps", [picture], [picture])])
-    path = write_page(tmp_path / "page.html", Page("A page", ["In short."], [section], about(["sciguide", "report"])))
+    path = write_page(tmp_path / "page.html", Page("A page", ["In short."], [section], provenance("sciguide report")))
     page, html = shown(path), path.read_text()
     assert page.images == [(picture.alt, picture.png)] * 2
     for text in ("x &lt; y", "a &amp; b", "0.4 to 0.6", "lap(phi) - f", "member &lt;0&gt;", "In short.", "a note"):
