@@ -5,7 +5,8 @@
 M the covariance of the Wiener filter's error at this noise level. With the exact prior x0 becomes E[x0 | x_sigma, y]
 exactly. Rows are divided by their told errors, so s^2 = 1; B = A M A^T is formed once per noise level in float64, and
 shared by all members. Up to 1024 rows it is eigendecomposed, B = Q diag(l) Q^T, so that each member's own scales cost
-two matrix-vector products; beyond that one Cholesky factor serves all members with common scales.
+two matrix-vector products; beyond that one Cholesky factor serves all members with common scales, whose likelihood is
+that of evenly chosen rows.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,11 +26,13 @@ MOST_KEPT = 2**25  # numbers of the rows' modes that are kept
 
 
 class System(NamedTuple):
-    """A M A^T at one noise level: eigenvalues (m,) ascending and eigenvectors (m, m), or only the matrix (m, m)."""
+    """A M A^T at one noise level, (m, m), and the eigenvalues (k,), ascending, and eigenvectors (k, k) of every
+    `every`-th row and column of it: of all where there are at most 1024."""
 
-    eigenvalues: Tensor | None
-    vectors: Tensor | None
     matrix: Tensor
+    eigenvalues: Tensor
+    vectors: Tensor
+    every: int
 
 
 class Kriging:
@@ -61,12 +64,9 @@ class Kriging:
 
     def _system(self, sigma: float) -> System:
         matrix = self._from_modes(sigma) if self.modes is not None else self._from_columns(sigma)
-        m = len(matrix)
-        matrix = (matrix + matrix.T) / 2
-        if m > MOST_EIGEN:
-            return System(None, None, matrix)
-        eigenvalues, vectors = torch.linalg.eigh(matrix)
-        return System(eigenvalues.clamp(min=0), vectors, matrix)
+        matrix, every = (matrix + matrix.T) / 2, -(-len(matrix) // MOST_EIGEN)
+        eigenvalues, vectors = torch.linalg.eigh(matrix[::every, ::every])
+        return System(matrix, eigenvalues.clamp(min=0), vectors, every)
 
     def _from_modes(self, sigma: float) -> Tensor:
         """A M A^T from the modes of the rows, which are the same at every noise level (Parseval)."""
@@ -91,10 +91,9 @@ class Kriging:
         return self.prior.sample(noise, sigma) + self.correct(mean, 1e4 * sigma) - mean
 
     def innovation(self, x0: Tensor, sigma: float) -> Tensor:
-        """(A x0 - y) / s, (B, m), in the eigenbasis of A M A^T where there is one."""
-        r = self.observations.innovation(x0)
-        vectors = self.system(sigma).vectors
-        return r if vectors is None else r @ vectors
+        """(A x0 - y) / s of the rows whose eigenbasis is known, in it, (B, k)."""
+        system = self.system(sigma)
+        return self.observations.innovation(x0)[:, :: system.every] @ system.vectors
 
     def acts(self, index: int, last: int) -> bool:
         """At every noise level, and not again on the finished field."""
@@ -103,10 +102,7 @@ class Kriging:
     def features(self, x0: Tensor, sigma: float) -> Tensor:
         """What a policy sees, (B, 5): log of the innovations' energy over their predicted variance, over all rows and
         per quarter of the eigenvalues of A M A^T."""
-        rho = self.innovation(x0, sigma)
-        eigenvalues = self.system(sigma).eigenvalues
-        variance = self.system(sigma).matrix.diagonal() + 1 if eigenvalues is None else eigenvalues + 1
-        ratio = rho.square() / variance
+        ratio = self.innovation(x0, sigma).square() / (self.system(sigma).eigenvalues + 1)
         quarters = [q.mean(1) for q in ratio.tensor_split(4, dim=1)]
         return torch.stack([ratio.mean(1), *quarters], 1).clamp(1e-6, 1e6).log()
 
@@ -117,18 +113,17 @@ class Kriging:
         rho = self.innovation(x0, sigma)
         noise = rho.new_ones(len(x0)) if log_s2 is None else log_s2[:, 0].exp()
         if self.scales == "ml":
-            variance = system.matrix.diagonal() if system.eigenvalues is None else system.eigenvalues
-            a, b = observation_scales(variance, rho if system.eigenvalues is not None else rho.flatten()[None])
+            a, b = observation_scales(system.eigenvalues, rho)
             noise = noise * b / a
         if tilt is not None and bool((tilt != 0).any()):
             return self._tilted(x0, sigma, noise, tilt)
-        if system.eigenvalues is None:
-            lower = torch.linalg.cholesky(system.matrix + noise.mean() * torch.eye(len(system.matrix)).to(rho))
-            weights = torch.cholesky_solve(rho.T, lower).T
+        noise = noise.clamp(min=1e-8 * float(system.eigenvalues.mean()))
+        if system.every == 1:
+            weights = rho / (system.eigenvalues + noise[:, None]) @ system.vectors.T
         else:
-            floor = 1e-8 * system.eigenvalues.mean()
-            weights = rho / (system.eigenvalues + noise[:, None].clamp(min=floor))
-            weights = weights @ system.vectors.T
+            common = noise.log().mean().exp() * torch.eye(len(system.matrix)).to(rho)
+            lower = torch.linalg.cholesky(system.matrix + common)
+            weights = torch.cholesky_solve(self.observations.innovation(x0).T, lower).T
         return x0 - self.covariance(self.observations.scatter(weights, shape), sigma)
 
     def _tilted(self, x0: Tensor, sigma: float, noise: Tensor, tilt: Tensor) -> Tensor:
