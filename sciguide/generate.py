@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sciguide import __version__
 from sciguide.errors import InputError
@@ -233,8 +232,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def to_normalised(model: Model, fields: np.ndarray) -> Tensor:
-    """Physical fields (N, C, Y, X) as the sampler sees them, float64."""
-    return model.normaliser.encode(torch.tensor(fields, dtype=torch.float64))

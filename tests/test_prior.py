@@ -53,7 +53,8 @@ def test_functions_of_the_covariance(name):
     x = correlated_fields(3, seed=2) * prior.mask
     wiener = prior.mean.flatten() + (x - prior.mean).flatten(1) @ gain
     torch.testing.assert_close(prior.filter(x, sigma).flatten(1), wiener, atol=1e-12, rtol=0)
-    M, root = dense(prior, prior.error_variances(sigma)), dense(prior, prior.error_variances(sigma).sqrt())
+    columns = torch.eye(prior.mask.numel(), dtype=torch.float64).reshape(-1, *SHAPE)
+    M, root = prior.apply_M(columns, sigma).flatten(1), prior.sqrt_M(columns, sigma).flatten(1)
     torch.testing.assert_close(M, sigma**2 * gain, atol=1e-12, rtol=0)
     torch.testing.assert_close(root @ root, M, atol=1e-12, rtol=0)
     points = prior.mask.flatten(1).sum(1)
