@@ -197,7 +197,8 @@ class EquationStep:
         first = (matrices[0] + matrices[0].T) / 2
         whole = sum(matrices)
         whole = (whole + whole.T) / 2
-        whole.diagonal().add_(self._least(self.spectrum(sigma)))
+        # a hard projection has no s^2, and a prior may leave rows without variance: rounding must not decide
+        whole.diagonal().add_(max(self._least(self.spectrum(sigma)), 1e-12 * float(whole.diagonal().mean())))
         lower = torch.linalg.cholesky(whole)
         half = torch.linalg.solve_triangular(lower, first, upper=False)
         shares, q = torch.linalg.eigh(torch.linalg.solve_triangular(lower, half.T, upper=False))

@@ -169,6 +169,7 @@ def test_hard_projection_and_preconditioned_gradient(run):
         (["--members", "0"], "--members 0: at least 1"),
         (["--shard", "2/2"], "--shard 2/2"),
         (["--steps", "0"], "steps 0: at least 1"),
+        (["--obs", "some.csv"], "--obs some.csv: the policy none does not look at it; add --policy fixed"),
         (["--policy", "fixed", "--obs", "nowhere.csv"], "nowhere.csv: no such file of observations"),
         (["--membres", "3"], "--membres"),
     ],

@@ -55,6 +55,8 @@ def generate(
         raise InputError(f"--shard {shard}: i/n with i from 0 to n - 1, such as 0/4")
     if members < 1:
         raise InputError(f"--members {members}: at least 1")
+    if obs and policy == "none":
+        raise InputError(f"--obs {obs}: the policy none does not look at it; add --policy fixed, or a tuned one")
     guides = {"observations": obs, "scales": scales, "equations": not no_equations}
     options = Options(steps=steps, policy=policy, batch=batch, hard=hard, iterations=iterations, **guides)
     model = find_model(run)
