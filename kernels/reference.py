@@ -1,253 +1,271 @@
-"""The PyTorch reference of a stencil on a grid: plain tensor operations that define what every other backend computes.
+"""The PyTorch reference of a stencil at its site: plain tensor operations that define what every backend computes.
 
-With r the residual, J = dr/du and w the area weights of the valid cells (their sum is 1):
+With r_k the K residuals, J = dr/dx, W the share of each valid cell in the area, omega_k the share of each residual:
 
-    energy    E = sum_cells w (r / scale)^2                                    per sample
-    jvp       (J v)   at a cell  = sum_o dr/du_o v_o                           a gather of the same points as r
-    vjp       (J^T g) at a point = sum_o shift(g dr/du_o, -o)                  its transpose, boundary rule included
-    gradient  dE/du = J^T (2 w r / scale^2)
+    energy    E = sum_k omega_k sum_cells W (r_k / scale_k)^2              per sample
+    jvp       (J v)   at a cell  = sum_o dr/du_o v_o                       a gather of the same points as r
+    vjp       (J^T w) at a point = sum_k sum_o shift(w_k dr_k/du_o, -o)    its transpose, boundary rule included
+    gradient  dE/dx = J^T (2 omega W r / scale^2)
+    second    d<w, J v>/dx;        hvp  (d2E/dx2) v = J^T (2 omega W J v / scale^2) + second(v, 2 omega W r / scale^2)
 
-What a read beyond the edge finds, per axis:
-
-    periodic    the point on the other side
-    dirichlet   zero: the boundary value is 0 one spacing outside the last stored point
-    neumann     the mirrored point, u[-1] = u[0] and u[-2] = u[1]: the wall lies half a spacing outside the last point
-    open        nothing: a cell whose stencil leaves the grid is not valid
-
-A cell is valid where every point that its stencil reads is (masked points are not). Values off the mask are replaced
-before the arithmetic, so NaN there changes no bit elsewhere, nor any derivative. A field named in `stencil.positive`
-has no meaningful zero: it is mirrored where others are zero, and 1 where others are filled with 0. Functions take u (B,
-F, Y, X) of any floating type (half precision is computed in float32) and can be differentiated twice by autograd.
-Coefficients are combined in float64 and rounded once to the type of u.
+What a read beyond an edge finds is in `geometry.py`. A cell is valid where it and every point that its stencil reads
+exist (masked points do not). Values off the mask are replaced before the arithmetic, so NaN there changes no bit
+elsewhere, nor any derivative. A field named in `positive` has no meaningful zero: it is mirrored where others are zero,
+and 1 where others are filled with 0. Functions take x (B, F, Y, X), or (B, F, Z, Y, X), of any floating type (half
+precision is computed in float32) and can be differentiated by autograd. Coefficients are combined in float64 and
+rounded once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import reduce
+from typing import Any
 
 import numpy as np
-import sympy
 import torch
 import torch.nn.functional as F
-from sympy import Expr
 from torch import Tensor
 
-from .differences import RULES
-from .stencil import Coefficient, Point, Stencil
+from .geometry import Ghosts
+from .program import Read, Tree, number, reads_fields
+from .site import Site
+from .tensors import Constant, extend, fold, promote
 
-TORCH = {
-    sympy.Add: lambda *terms: reduce(torch.add, terms),
-    sympy.Mul: lambda *factors: reduce(torch.mul, factors),
-    sympy.Pow: torch.pow,
-    sympy.exp: torch.exp,
-    sympy.log: torch.log,
-    sympy.sin: torch.sin,
-    sympy.cos: torch.cos,
-    sympy.tan: torch.tan,
-    sympy.tanh: torch.tanh,
-    sympy.Abs: torch.abs,
-    sympy.sign: torch.sign,
+TORCH: dict[str, Callable[..., Any]] = {
+    "add": lambda *terms: reduce(torch.add, terms),
+    "mul": lambda *factors: reduce(torch.mul, factors),
+    "pow": torch.pow,
+    **{name: getattr(torch, name) for name in ("exp", "log", "sin", "cos", "tan", "tanh", "abs", "sign")},
 }
-Reads = dict[Point, Tensor]
+Reads = dict[Read, Tensor]
+Function = Callable[[Reads], Tensor]
 
 
 class Reference:
-    """`stencil` on one grid. `values`: the number of every coefficient, a scalar or (Y,) or (X,) along its axis;
-    `boundary`: the rule for (y, x); `weights`: (Y, X) area weights; `mask`: bool (Y, X), True where points are valid;
-    `scale`: what the residual is divided by in the energy. Raises ValueError for a rule or value that does not fit."""
+    """The program of `site`, evaluated there. Tensors inside have five dimensions, (B, ., Z, Y, X)."""
 
-    def __init__(
-        self,
-        stencil: Stencil,
-        values: Mapping[Coefficient, float | np.ndarray],
-        boundary: tuple[str, str],
-        weights: np.ndarray,
-        mask: np.ndarray | None = None,
-        scale: float = 1.0,
-    ) -> None:
-        if not set(boundary) <= set(RULES):
-            raise ValueError(f"boundary {boundary}: the rules are {', '.join(RULES)}")
-        self.stencil, self.boundary, self.scale = stencil, tuple(boundary), scale
-        self.shape = weights.shape
-        self.values = {c: self._value(c, values[c]) for c in stencil.coefficients}
-        self._mask = None if mask is None or mask.all() else Constant(torch.from_numpy(np.array(mask, bool)))
-        self.valid = self._find_valid()
-        self._valid = Constant(self.valid)
-        inside = torch.where(self.valid, torch.from_numpy(np.asarray(weights, np.float64)), 0)
-        self._weights = Constant(inside / inside.sum().clamp_min(torch.finfo(torch.float64).tiny))
-        self._residual = self._compile(stencil.expr)
-        self._derivatives = {p: self._compile(d) for p, d in stencil.derivatives.items()}
+    def __init__(self, site: Site) -> None:
+        self.site, self.program = site, site.program
+        self._valid = Constant(torch.from_numpy(site.valid))
+        self.valid = self._valid.value.reshape(site.shape[3 - site.axes :])
+        self._mask = None if site.mask is None or site.mask.all() else Constant(torch.from_numpy(site.mask))
+        self._weights = Constant(torch.from_numpy(site.cell_weight))
+        self._pull = Constant(torch.from_numpy(2 * site.share / site.scale**2)[:, None, None, None])
+        self._residuals = [self._compile(tree) for tree in self.program.residuals]
+        self._derivatives = [[(r, self._compile(t)) for r, t in found] for found in self.program.derivatives]
+        self._curvatures = [[(r, s, self._compile(t)) for r, s, t in found] for found in self.program.curvatures]
+        units = (site.offset, site.factor, site.log)
+        self._units = [Constant(torch.from_numpy(np.asarray(v))[:, None, None, None]) for v in units]
+        self._plain = not (site.offset.any() or site.log.any() or (site.factor != 1).any())
 
-    def residual(self, u: Tensor) -> Tensor:
-        """r (B, Y, X), zero where the cell is not valid."""
-        r = self._residual(self._read(u))
-        return self._where_valid(r.expand(len(u), *self.shape))
+    def residual(self, x: Tensor) -> Tensor:
+        """r (B, K, [Z,] Y, X), zero where the cell is not valid."""
+        return self._leave(self._residual(self._physical(self._enter(x))))
 
     def mean_square(self, r: Tensor) -> Tensor:
-        """Area-weighted mean of r^2 over the valid cells, (B, Y, X) -> (B,)."""
-        return (self._weights.like(r) * r.square()).sum((-2, -1))
+        """Area-weighted mean of r^2 over the valid cells, (B, K, [Z,] Y, X) -> (B, K)."""
+        r = self._unfold(r)
+        return (self._weights.like(r) * r.square()).sum((-3, -2, -1))
 
-    def energy(self, u: Tensor) -> Tensor:
-        """Area-weighted mean of (r / scale)^2 over the valid cells, (B,)."""
-        return self.mean_square(self.residual(u) / self.scale)
+    def energy(self, x: Tensor) -> Tensor:
+        """sum_k omega_k mean (r_k / scale_k)^2 over the valid cells, (B,)."""
+        r = self._residual(self._physical(self._enter(x)))
+        return (self._pull.like(r) / 2 * self._weights.like(r) * r.square()).sum((1, 2, 3, 4))
 
-    def gradient(self, u: Tensor) -> Tensor:
-        """d energy / d u, (B, F, Y, X), zero off the mask."""
-        r = self.residual(u) / self.scale
-        return self.vjp(u, 2 * self._weights.like(r) * r / self.scale)
+    def gradient(self, x: Tensor) -> Tensor:
+        """d energy / dx, like x, zero off the mask."""
+        inner = self._enter(x)
+        return self._leave(self._vjp(inner, self._pulled(self._residual(self._physical(inner)))))
 
-    def jvp(self, u: Tensor, v: Tensor) -> Tensor:
-        """J v (B, Y, X): how the residual changes along `v`, (B, F, Y, X)."""
-        reads, moved = self._read(u), self._read(v, linear=True)
-        total = sum((self._derivatives[p](reads) * moved[p] for p in self.stencil.points), torch.zeros_like(v[:, 0]))
-        return self._where_valid(total)
+    def energy_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Both."""
+        return self.energy(x), self.gradient(x)
 
-    def vjp(self, u: Tensor, g: Tensor) -> Tensor:
-        """J^T g (B, F, Y, X) of `g` (B, Y, X), by the transposed gather."""
-        reads, g = self._read(u), self._where_valid(promote(g))
-        return self._scatter({p: self._where_valid(self._derivatives[p](reads) * g) for p in self.stencil.points}, g)
+    def update(self, x: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """The energy (B,) and x - step * gradient, for `step` (B, F)."""
+        energy, gradient = self.energy_and_gradient(x)
+        return energy, promote(x) - step.reshape(*step.shape, *(1,) * self.site.axes) * gradient
 
-    def magnitude(self, u: Tensor) -> Tensor:
-        """sum_o |dr/du_o| |u_o| (B, Y, X): the size of the terms that cancel in r, against which rounding is judged."""
+    def jvp(self, x: Tensor, v: Tensor) -> Tensor:
+        """J v, like the residual: how it changes along `v`, which is like x."""
+        inner = self._enter(x)
+        return self._leave(self._jvp(inner, self._enter(v)))
+
+    def vjp(self, x: Tensor, w: Tensor) -> Tensor:
+        """J^T w, like x, for `w` like the residual."""
+        return self._leave(self._vjp(self._enter(x), self._unfold(promote(w))))
+
+    def second(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """d <w, J(x) v> / dx, like x."""
+        return self._leave(self._second(self._enter(x), self._enter(v), self._unfold(promote(w))))
+
+    def hvp(self, x: Tensor, v: Tensor) -> Tensor:
+        """(d2E / dx2) v per sample, like x."""
+        inner, along = self._enter(x), self._enter(v)
+        r = self._residual(self._physical(inner))
+        return self._leave(
+            self._vjp(inner, self._pulled(self._jvp(inner, along))) + self._second(inner, along, self._pulled(r))
+        )
+
+    def magnitude(self, x: Tensor) -> Tensor:
+        """sum_o |dr/du_o| |u_o|, like the residual: the size of what cancels in r, against which rounding is judged."""
+        reads = self._read(self._physical(self._enter(x)))
+        return self._leave(self._each(lambda k: [(d(reads).abs(), reads[r].abs()) for r, d in self._derivatives[k]], x))
+
+    def magnitude_transposed(self, x: Tensor, w: Tensor) -> Tensor:
+        """sum_k sum_o |shift(w_k dr_k/du_o, -o)| |du/dx|, like x: the same for J^T w."""
+        inner, w = self._enter(x), self._where_valid(self._unfold(promote(w)))
+        reads = self._read(self._physical(inner))
+        terms = [
+            (r, (self._where_valid(d(reads)) * w[:, k]).abs())
+            for k, found in enumerate(self._derivatives)
+            for r, d in found
+        ]
+        return self._leave(self._scatter(terms, inner, absolute=True) * self._slope(inner).abs())
+
+    def weights(self) -> list[dict[Read, float]]:
+        """Per residual dr/du_o where it is one number all over the grid. Raises ValueError where it is not."""
+        out = []
+        for found in self.program.derivatives:
+            for read, tree in found:
+                if reads_fields(tree) or np.ndim(number(tree, self.site.broadcast)):
+                    raise ValueError(f"the weight of {read.name} {read[1:4]} varies")
+            out.append({read: float(number(tree, self.site.broadcast)) for read, tree in found})
+        return out
+
+    # between x and the physical fields u, all of five dimensions
+
+    def _enter(self, x: Tensor) -> Tensor:
+        shape, names = self.site.shape[3 - self.site.axes :], self.program.fields
+        if x.ndim != 2 + self.site.axes or x.shape[1] != len(names) or tuple(x.shape[2:]) != shape:
+            wanted = ", ".join(str(n) for n in ("B", len(names), *shape))
+            raise ValueError(f"fields {', '.join(names)} are ({wanted}), not {tuple(x.shape)}")
+        return self._unfold(promote(x))
+
+    def _unfold(self, x: Tensor) -> Tensor:
+        return x if self.site.axes == 3 else x.unsqueeze(2)
+
+    def _leave(self, x: Tensor) -> Tensor:
+        return x if self.site.axes == 3 else x.squeeze(2)
+
+    def _physical(self, x: Tensor) -> Tensor:
+        if self._plain:
+            return x
+        offset, factor, log = (c.like(x) for c in self._units)
+        u = offset + factor * x
+        if self._mask is not None:  # before the exponential: NaN on land must not reach a derivative
+            u = torch.where(self._mask.like(u), u, 0)
+        return torch.where(log, torch.where(log, u, 0).exp(), u) if self.site.log.any() else u
+
+    def _slope(self, x: Tensor) -> Tensor:
+        """du/dx, that broadcasts against x."""
+        if self._plain:
+            return torch.ones_like(x[:1, :, :1, :1, :1])
+        _, factor, log = (c.like(x) for c in self._units)
+        return torch.where(log, self._physical(x) * factor, factor) if self.site.log.any() else factor[None]
+
+    # the five operations
+
+    def _residual(self, u: Tensor) -> Tensor:
         reads = self._read(u)
-        total = sum(self._derivatives[p](reads).abs() * reads[p].abs() for p in self.stencil.points)
-        return self._where_valid(total.expand(len(u), *self.shape))
+        found = [f(reads).expand(len(u), *self.site.shape) for f in self._residuals]
+        return self._where_valid(torch.stack(found, 1))
 
-    def weights(self) -> dict[Point, float]:
-        """dr/du_o where it is one number all over the grid. Raises ValueError where it is not."""
-        found = {}
-        for point, derivative in self.stencil.derivatives.items():
-            if derivative.has(Point) or number(derivative, self.values).ndim:
-                raise ValueError(f"the weight of {point} varies: {derivative}")
-            found[point] = float(number(derivative, self.values))
-        return found
+    def _jvp(self, x: Tensor, v: Tensor) -> Tensor:
+        reads = self._read(self._physical(x))
+        moved = self._read(self._slope(x) * self._masked(v), linear=True)
+        return self._each(lambda k: [(d(reads), moved[r]) for r, d in self._derivatives[k]], x)
+
+    def _vjp(self, x: Tensor, w: Tensor) -> Tensor:
+        reads, w = self._read(self._physical(x)), self._where_valid(w)
+        terms = [
+            (r, self._where_valid(d(reads)) * w[:, k]) for k, found in enumerate(self._derivatives) for r, d in found
+        ]
+        return self._scatter(terms, x) * self._slope(self._masked(x))
+
+    def _second(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        u, slope, w = self._physical(x), self._slope(self._masked(x)), self._where_valid(w)
+        reads, v = self._read(u), self._masked(v)
+        moved = self._read(slope * v, linear=True)
+        terms = [
+            (r, self._where_valid(d(reads) * moved[s]) * w[:, k])
+            for k, found in enumerate(self._curvatures)
+            for r, s, d in found
+        ]
+        out = self._scatter(terms, x) * slope
+        if self.site.log.any():  # d2u/dx2 = factor^2 u
+            _, factor, log = (c.like(x) for c in self._units)
+            out = out + torch.where(log, factor * v * self._vjp(x, w), 0)
+        return out
+
+    def _pulled(self, r: Tensor) -> Tensor:
+        return self._pull.like(r) * self._weights.like(r) * r
+
+    def _each(self, terms: Callable[[int], list[tuple[Tensor, Tensor]]], x: Tensor) -> Tensor:
+        """Per residual the sum of products, (B, K, Z, Y, X)."""
+        found = [reduce(torch.add, (a * b for a, b in terms(k))) for k in range(len(self._residuals))]
+        return self._where_valid(torch.stack([f.expand(len(x), *self.site.shape) for f in found], 1))
+
+    # reads and their transpose
 
     def _read(self, u: Tensor, linear: bool = False) -> Reads:
-        """The value at every point that the stencil reads, each (B, Y, X); with `linear` the rule's linear part."""
-        if u.ndim != 4 or u.shape[1] != len(self.stencil.fields) or u.shape[-2:] != self.shape:
-            fields = f"(B, {len(self.stencil.fields)}, {self.shape[0]}, {self.shape[1]})"
-            raise ValueError(f"fields {', '.join(self.stencil.fields)} are {fields}, not {tuple(u.shape)}")
-        u, extended = promote(u), {}
-        for name, v in zip(self.stencil.fields, u.unbind(1), strict=True):
-            if self._mask is not None:
-                v = torch.where(self._mask.like(v), v, 0 if linear or name not in self.stencil.positive else 1)
-            for dim, halo, rule in self._edges(name):
-                v = extend(v, dim, halo, rule)
-            extended[name] = v
-        (hy, hx), (ny, nx) = self.stencil.halo, self.shape
-        return {
-            p: extended[p.name][:, hy + p.dj : hy + p.dj + ny, hx + p.di : hx + p.di + nx] for p in self.stencil.points
-        }
+        """The value at every point that the stencil reads, each (B, Z, Y, X); with `linear` the rule's linear part."""
+        extended: dict[tuple[str, int], Tensor] = {}
+        for read in self.program.reads:
+            if (read.name, read.degree) not in extended:
+                f = self.program.fields.index(read.name)
+                v = self._masked(u, 0 if linear or read.name not in self.program.positive else 1)[:, f]
+                for dim in range(3):
+                    v = extend(v, dim - 3, self.program.halo[dim], self.site.ghosts(dim, read.name, read.degree))
+                extended[read.name, read.degree] = v
+        return {r: extended[r.name, r.degree][(slice(None), *self._window(r))] for r in self.program.reads}
 
-    def _scatter(self, terms: Reads, like: Tensor) -> Tensor:
-        """The transpose of `_read`: add each (B, Y, X) where it was read, fold the edges back, drop masked points."""
-        (hy, hx), out = self.stencil.halo, []
-        for name in self.stencil.fields:
-            parts = [F.pad(t, (hx + p.di, hx - p.di, hy + p.dj, hy - p.dj)) for p, t in terms.items() if p.name == name]
-            total = sum(parts) if parts else F.pad(torch.zeros_like(like), (hx, hx, hy, hy))
-            for dim, halo, rule in reversed(self._edges(name)):
-                total = fold(total, dim, halo, rule)
-            out.append(total if self._mask is None else torch.where(self._mask.like(total), total, 0))
-        return torch.stack(out, 1)
+    def _window(self, read: Read) -> tuple[slice, ...]:
+        offsets = zip(self.program.halo, (read.dk, read.dj, read.di), self.site.shape, strict=True)
+        return tuple(slice(h + d, h + d + n) for h, d, n in offsets)
 
-    def _edges(self, name: str) -> list[tuple[int, int, str]]:
-        mirrored = name in self.stencil.positive
-        rules = ["neumann" if mirrored and rule != "periodic" else rule for rule in self.boundary]
-        return list(zip((-2, -1), self.stencil.halo, rules, strict=True))
+    def _scatter(self, terms: list[tuple[Read, Tensor]], like: Tensor, absolute: bool = False) -> Tensor:
+        """The transpose of `_read`: add each (B, Z, Y, X) where it was read, fold the edges back, drop the masked."""
+        out = []
+        sizes = [n + 2 * h for n, h in zip(self.site.shape, self.program.halo, strict=True)]
+        for name in self.program.fields:
+            total = like.new_zeros(len(like), *self.site.shape)
+            for degree in sorted({r.degree for r, _ in terms if r.name == name}):
+                part = like.new_zeros(len(like), *sizes)
+                for read, term in terms:
+                    if (read.name, read.degree) == (name, degree):
+                        part = part + F.pad(term.expand(len(like), *self.site.shape), self._margins(read))
+                for dim in reversed(range(3)):
+                    found = self.site.ghosts(dim, name, degree)
+                    found = Ghosts(found.source, np.abs(found.weight)) if absolute else found
+                    part = fold(part, dim - 3, self.program.halo[dim], found)
+                total = total + part
+            out.append(total)
+        return self._masked(torch.stack(out, 1))
 
-    def _find_valid(self) -> Tensor:
-        """bool (Y, X): the cells all of whose reads exist."""
-        missing = torch.zeros(1, *self.shape) if self._mask is None else 1 - self._mask.value.float()[None]
-        for dim, halo, rule in zip((-2, -1), self.stencil.halo, self.boundary, strict=True):
-            if rule == "open":
-                missing = F.pad(missing, ghost_pad(dim, halo), value=1.0)
-            else:
-                missing = extend(missing, dim, halo, rule)  # a zero ghost is not missing
-        (hy, hx), (ny, nx) = self.stencil.halo, self.shape
-        offsets = {(p.dj, p.di) for p in self.stencil.points}
-        return sum(missing[0, hy + dj : hy + dj + ny, hx + di : hx + di + nx] for dj, di in offsets) == 0
+    def _margins(self, read: Read) -> list[int]:
+        pairs = list(zip(self.program.halo, (read.dk, read.dj, read.di), strict=True))
+        return [m for h, d in reversed(pairs) for m in (h + d, h - d)]
+
+    def _masked(self, v: Tensor, fill: float = 0.0) -> Tensor:
+        return v if self._mask is None else torch.where(self._mask.like(v), v, fill)
 
     def _where_valid(self, r: Tensor) -> Tensor:
         return torch.where(self._valid.like(r), r, 0)
 
-    def _value(self, c: Coefficient, value: float | np.ndarray) -> Tensor:
-        """The coefficient in float64, shaped to broadcast over (Y, X)."""
-        value = np.asarray(value, np.float64)
-        expected = {"": (), "y": self.shape[:1], "x": self.shape[1:]}[c.axis]
-        if value.shape != expected:
-            raise ValueError(f"coefficient {c} has shape {value.shape}, not {expected}")
-        return torch.from_numpy(value[:, None] if c.axis == "y" else value)
-
-    def _compile(self, expr: Expr) -> Callable[[Reads], Tensor]:
-        """`expr` as a function of the reads. Parts without a field are computed here, once."""
-        if not expr.has(Point):
-            constant = Constant(number(expr, self.values))
+    def _compile(self, tree: Tree) -> Function:
+        """`tree` as a function of the reads. Parts without a field are computed here, once."""
+        if not reads_fields(tree):
+            constant = Constant(torch.as_tensor(np.array(number(tree, self.site.broadcast))))
             return lambda reads: constant.like(next(iter(reads.values())))
-        if isinstance(expr, Point):
-            return lambda reads: reads[expr]
-        if expr.is_Pow:
-            base, power = self._compile(expr.base), float(expr.exp)
+        kind, *args = tree
+        if kind == "field":
+            read = Read(*args)
+            return lambda reads: reads[read]
+        if kind == "pow":
+            base, power = self._compile(args[0]), float(number(args[1], self.site.broadcast))
             return lambda reads: base(reads) ** power
-        args = expr.args
-        if expr.is_Mul:
-            factor, rest = expr.as_independent(Point, as_Add=False)
-            args = (*sympy.Mul.make_args(rest), factor)
-        parts, function = [self._compile(a) for a in args if a != 1 or not expr.is_Mul], TORCH[expr.func]
+        if kind == "mul":
+            free = [a for a in args if not reads_fields(a)]
+            args = [a for a in args if reads_fields(a)] + ([["mul", *free]] if free else [])
+        parts, function = [self._compile(a) for a in args], TORCH[kind]
         return lambda reads: function(*(part(reads) for part in parts))
-
-
-class Constant:
-    """A tensor that follows the type and device of what it meets; a boolean one only the device."""
-
-    def __init__(self, value: Tensor) -> None:
-        self.value = value
-        self._copies: dict[tuple, Tensor] = {}
-
-    def like(self, other: Tensor) -> Tensor:
-        """The value where `other` lives, converted once."""
-        dtype = self.value.dtype if self.value.dtype == torch.bool else other.dtype
-        key = dtype, other.device
-        if key not in self._copies:
-            with torch.inference_mode(False):  # an inference tensor kept here could not be used under autograd later
-                self._copies[key] = self.value.to(other.device, dtype)
-        return self._copies[key]
-
-
-def number(expr: Expr, values: Mapping[Coefficient, Tensor]) -> Tensor:
-    """A field-free expression in float64, broadcastable over (Y, X)."""
-    if isinstance(expr, Coefficient):
-        return values[expr]
-    if not expr.args:
-        return torch.tensor(float(expr), dtype=torch.float64)
-    return TORCH[expr.func](*(number(a, values) for a in expr.args))
-
-
-def extend(v: Tensor, dim: int, halo: int, rule: str) -> Tensor:
-    """`v` with `halo` more points at both ends of `dim`, as the boundary rule has them."""
-    if rule in ("dirichlet", "open"):
-        return F.pad(v, ghost_pad(dim, halo))
-    return v.index_select(dim, _sources(v.shape[dim], halo, rule, v.device))
-
-
-def fold(v: Tensor, dim: int, halo: int, rule: str) -> Tensor:
-    """The transpose of `extend`: what was added to a ghost goes to the point it came from."""
-    n = v.shape[dim] - 2 * halo
-    if rule in ("dirichlet", "open"):
-        return v.narrow(dim, halo, n)
-    shape = list(v.shape)
-    shape[dim] = n
-    return v.new_zeros(shape).index_add(dim, _sources(n, halo, rule, v.device), v)
-
-
-def ghost_pad(dim: int, halo: int) -> tuple[int, ...]:
-    """`halo` points at both ends of `dim` (-2 or -1), as `F.pad` wants it."""
-    return (halo, halo) if dim == -1 else (0, 0, halo, halo)
-
-
-def _sources(n: int, halo: int, rule: str, device: torch.device) -> Tensor:
-    mode = {"periodic": "wrap", "neumann": "symmetric"}[rule]
-    return torch.from_numpy(np.pad(np.arange(n), halo, mode=mode)).to(device)
-
-
-def promote(u: Tensor) -> Tensor:
-    """Half precision to float32: a residual is a small difference of large terms."""
-    return u.float() if u.dtype in (torch.float16, torch.bfloat16) else u

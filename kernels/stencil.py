@@ -1,11 +1,14 @@
 """The stencil language: a formula over fields, lowered to shifted reads of grid points.
 
-A field is the symbol `Point(name, dj, di)`, the value of field `name` at row j + dj and column i + di; unshifted it
-stands for the field itself. The operators below act on any expression of fields:
+A field is the symbol `Point(name, dj, di, dk)`, the value of field `name` at row j + dj, column i + di, level k + dk;
+unshifted it stands for the field itself. The operators below act on any expression of fields:
 
-    ddx(e), ddy(e)         first derivatives            lap(p)               div(grad(p))
-    div(u, v)              divergence of a vector       div(K * grad(p))     compact flux form, face means of K
-    curl(u, v)             vertical vorticity           grad(p)              only inside div
+    ddx(e), ddy(e), ddz(e)  first derivatives           lap(p)               div(grad(p))
+    ddt(e)                  in time, over axes (t, x)   div(K * grad(p))     compact flux form, face means of K
+    div(u, v), div(u, v, w) divergence of a vector      expand(div(K * grad(p)))   K lap(p) + grad(K) . grad(p)
+    curl(u, v)              vertical vorticity          grad(p)              only inside div
+    coriolis(f0)            2 Omega sin(lat) on the sphere, f0 on a plane
+    curvature()             tan(lat) / radius on the sphere, 0 on a plane
 
 `differences.lower` replaces them by differences of points, once the geometry is known. The result is a `Stencil`, the
 one object from which residual, energy, gradient, J v and J^T w are made, by the reference and by generated kernels.
@@ -24,34 +27,43 @@ from .tree import decode, encode
 
 
 class Point(sympy.AtomicExpr):
-    """Field `name` read at row j + dj and column i + di."""
+    """Field `name` read at row j + dj, column i + di, level k + dk. `degree`: of the polynomial that continues it
+    beyond a one-sided edge; it matters nowhere else."""
 
     _diff_wrt = True
     is_real = True
 
-    def __new__(cls, name: str, dj: int = 0, di: int = 0) -> "Point":
+    def __new__(cls, name: str, dj: int = 0, di: int = 0, dk: int = 0, degree: int = 2) -> "Point":
         self = super().__new__(cls)
-        self.name, self.dj, self.di = check_name(name), int(dj), int(di)
+        self.name, self.degree = check_name(name), int(degree)
+        self.dj, self.di, self.dk = int(dj), int(di), int(dk)
         return self
 
+    @property
+    def offset(self) -> tuple[int, int, int]:
+        """Along (z, y, x)."""
+        return self.dk, self.dj, self.di
+
     def __getnewargs__(self) -> tuple:
-        return self.name, self.dj, self.di
+        return self.name, self.dj, self.di, self.dk, self.degree
 
     def _hashable_content(self) -> tuple:
-        return self.name, self.dj, self.di
+        return self.__getnewargs__()
 
     def _sympystr(self, printer: Any) -> str:
-        return self.name if (self.dj, self.di) == (0, 0) else f"{self.name}[{self.dj}, {self.di}]"
+        if self.offset == (0, 0, 0):
+            return self.name
+        return f"{self.name}[{', '.join(str(d) for d in (self.offset if self.dk else self.offset[1:]))}]"
 
 
 class Coefficient(sympy.AtomicExpr):
     """A number that the grid or the equation supplies: `axis` "" is one scalar, "y" one value per row, "x" one per
-    column, read `offset` rows or columns away."""
+    column, "z" one per level, read `offset` rows, columns or levels away."""
 
     is_real = True
 
     def __new__(cls, name: str, axis: str = "", offset: int = 0) -> "Coefficient":
-        if axis not in ("", "y", "x") or (axis == "" and offset):
+        if axis not in ("", "z", "y", "x") or (axis == "" and offset):
             raise ValueError(f"coefficient {name}: no axis {axis!r} with offset {offset}")
         self = super().__new__(cls)
         self.name, self.axis, self.offset = check_name(name), axis, int(offset)
@@ -61,7 +73,7 @@ class Coefficient(sympy.AtomicExpr):
         return self.name, self.axis, self.offset
 
     def _hashable_content(self) -> tuple:
-        return self.name, self.axis, self.offset
+        return self.__getnewargs__()
 
     def _sympystr(self, printer: Any) -> str:
         return f"{self.name}[{self.offset}]" if self.axis else self.name
@@ -79,6 +91,18 @@ class ddy(sympy.Function):
     nargs = 1
 
 
+class ddz(sympy.Function):
+    """Derivative along z, the axis of the levels, per unit of its coordinate."""
+
+    nargs = 1
+
+
+class ddt(sympy.Function):
+    """Derivative in time, for equations over the axes (t, x)."""
+
+    nargs = 1
+
+
 class curl(sympy.Function):
     """Vertical vorticity of the vector (u, v): ddx(v) - ddy(u), with the metric term on the sphere."""
 
@@ -86,51 +110,79 @@ class curl(sympy.Function):
 
 
 class lap(sympy.Function):
-    """Laplacian, the five-point compact form."""
+    """Laplacian over the equation's axes, the compact form."""
 
     nargs = 1
 
 
 class div_vector(sympy.Function):
-    """Divergence of the vector (u, v); written `div(u, v)`."""
+    """Divergence of the vector (u, v) or (u, v, w); written `div(u, v)`."""
 
-    nargs = 2
+    nargs = (2, 3)
 
     def _sympystr(self, printer: Any) -> str:
-        return f"div({printer._print(self.args[0])}, {printer._print(self.args[1])})"
+        return f"div({', '.join(printer._print(a) for a in self.args)})"
 
 
 class div_flux(sympy.Function):
-    """Divergence of K grad p in the compact form; written `div(K * grad(p))`."""
+    """Divergence of K grad p in the compact form; written `div(K * grad(p))`. The third argument names the mean of K
+    on faces: 1 arithmetic, -1 harmonic."""
 
-    nargs = 2
+    nargs = 3
 
     def _sympystr(self, printer: Any) -> str:
-        return f"div({printer.parenthesize(self.args[0], 50)}*grad({printer._print(self.args[1])}))"
+        mean = ", mean='harmonic'" if self.args[2] == -1 else ""
+        return f"div({printer.parenthesize(self.args[0], 50)}*grad({printer._print(self.args[1])}{mean}))"
+
+
+class coriolis(sympy.Function):
+    """The Coriolis parameter: 2 Omega sin(lat) on the sphere, the argument on a plane."""
+
+    nargs = 1
 
 
 class grad:
-    """K grad p as `div` takes it: `grad(p)`, or `K * grad(p)`."""
+    """K grad p as `div` takes it: `grad(p)`, or `K * grad(p)`; `mean` of K on faces: "arithmetic" or "harmonic"."""
 
-    def __init__(self, p: Expr, factor: Expr = sympy.S.One) -> None:
-        self.p, self.factor = p, factor
+    def __init__(self, p: Expr, factor: Expr = sympy.S.One, mean: str = "arithmetic") -> None:
+        if mean not in ("arithmetic", "harmonic"):
+            raise ValueError(f"mean {mean!r}: the means of a face are arithmetic and harmonic")
+        self.p, self.factor, self.mean = p, factor, mean
 
     def __mul__(self, factor: Expr) -> "grad":
-        return grad(self.p, self.factor * factor)
+        return grad(self.p, self.factor * factor, self.mean)
 
     __rmul__ = __mul__
 
     def __neg__(self) -> "grad":
-        return grad(self.p, -self.factor)
+        return self * -1
 
 
-def div(flux: grad | Expr, v: Expr | None = None) -> Expr:
-    """`div(K * grad(p))` or `div(u, v)`. Raises TypeError for anything else."""
-    if isinstance(flux, grad) and v is None:
-        return div_flux(flux.factor, flux.p)
-    if isinstance(flux, grad) or v is None:
-        raise TypeError("div takes K * grad(p), or the two components u, v")
-    return div_vector(flux, v)
+def div(flux: grad | Expr, *others: Expr) -> Expr:
+    """`div(K * grad(p))`, `div(u, v)` or `div(u, v, w)`. Raises TypeError for anything else."""
+    if isinstance(flux, grad) and not others:
+        return div_flux(flux.factor, flux.p, 1 if flux.mean == "arithmetic" else -1)
+    if isinstance(flux, grad) or len(others) not in (1, 2):
+        raise TypeError("div takes K * grad(p), or the components u, v or u, v, w")
+    return div_vector(flux, *others)
+
+
+class expand(sympy.Function):
+    """The product-rule form of a flux divergence, K lap(p) + grad(K) . grad(p): of second order, but what leaves a cell
+    need not enter its neighbour."""
+
+    nargs = 1
+
+    def __new__(cls, flux: Expr) -> Expr:
+        found = flux.atoms(div_flux)
+        if not found:
+            raise TypeError("expand takes an expression with div(K * grad(p))")
+        return super().__new__(cls, flux)
+
+
+def curvature() -> Expr:
+    """tan(lat) / radius, of the metric terms on the sphere; 0 on a plane."""
+    return Coefficient("tan_lat", "y") / Coefficient("radius")
 
 
 def check_name(name: str) -> str:
@@ -142,53 +194,69 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Stencil:
-    """A lowered residual. `fields`: the channels in their order; `positive`: those of them that are never zero, which
-    are filled with 1 and mirrored where the others get zeros."""
+    """A lowered system of K residuals. `names`: of the residuals; `fields`: the channels in their order; `positive`:
+    those of them that are never zero, which are filled with 1 and mirrored where the others get zeros."""
 
-    expr: Expr
+    exprs: tuple[Expr, ...]
     fields: tuple[str, ...]
     positive: tuple[str, ...] = ()
+    names: tuple[str, ...] = ("residual",)
 
     def __post_init__(self) -> None:
         if unknown := ({p.name for p in self.points} | set(self.positive)) - set(self.fields):
             raise ValueError(f"the stencil reads {', '.join(sorted(unknown))}, but its fields are {self.fields}")
-        if not self.points or self.expr.atoms(*OPERATORS):
-            raise ValueError(f"not a lowered residual of fields: {str(self.expr)[:80]}")
+        if clash := [n for n in self.fields if "__" in n]:
+            raise ValueError(f"field {clash[0]!r}: two underscores are kept for what the kernels make")
+        if not self.exprs or len(self.exprs) != len(self.names) or len(set(self.names)) < len(self.names):
+            raise ValueError(f"{len(self.exprs)} residuals are called {self.names}")
+        for expr in self.exprs:
+            if not expr.atoms(Point) or expr.atoms(*OPERATORS):
+                raise ValueError(f"not a lowered residual of fields: {str(expr)[:80]}")
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
         """Every read, in a fixed order."""
-        return tuple(sorted(self.expr.atoms(Point), key=lambda p: (p.name, p.dj, p.di)))
+        found = set().union(*(e.atoms(Point) for e in self.exprs))
+        return tuple(sorted(found, key=lambda p: (p.name, p.offset, p.degree)))
 
     @cached_property
     def coefficients(self) -> tuple[Coefficient, ...]:
-        return tuple(sorted(self.expr.atoms(Coefficient), key=lambda c: (c.name, c.axis, c.offset)))
+        found = set().union(*(e.atoms(Coefficient) for e in self.exprs))
+        return tuple(sorted(found, key=lambda c: (c.name, c.axis, c.offset)))
 
     @cached_property
-    def derivatives(self) -> dict[Point, Expr]:
-        """dr/du_o for every read u_o, at the cell where r stands."""
-        return {p: self.expr.diff(p) for p in self.points}
+    def derivatives(self) -> tuple[dict[Point, Expr], ...]:
+        """dr_k/du_o for every read u_o of residual k, at the cell where r_k stands."""
+        return tuple({p: e.diff(p) for p in self.points if e.has(p)} for e in self.exprs)
 
     @cached_property
-    def halo(self) -> tuple[int, int]:
-        """How many rows and columns away the farthest read lies."""
-        return max((abs(p.dj) for p in self.points), default=0), max((abs(p.di) for p in self.points), default=0)
+    def halo(self) -> tuple[int, int, int]:
+        """How many levels, rows and columns away the farthest read lies, (z, y, x)."""
+        return tuple(max(abs(p.offset[a]) for p in self.points) for a in range(3))
 
     @property
     def linear(self) -> bool:
         """Whether J does not depend on the fields (a constant term is allowed)."""
-        return not any(d.has(Point) for d in self.derivatives.values())
+        return not any(d.has(Point) for found in self.derivatives for d in found.values())
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, strings and numbers, from which `from_json` makes the same stencil."""
-        return {"fields": list(self.fields), "positive": list(self.positive), "residual": encode(self.expr, LEAVES)}
+        return {
+            "fields": list(self.fields),
+            "positive": list(self.positive),
+            "names": list(self.names),
+            "residuals": [encode(e, LEAVES) for e in self.exprs],
+        }
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> "Stencil":
         """Raises ValueError for anything that `to_json` does not write."""
-        fields, positive = (tuple(check_name(n) for n in state[k]) for k in ("fields", "positive"))
-        return cls(decode(state["residual"], LEAVES), fields, positive)
+        fields, positive, names = (tuple(check_name(n) for n in state[k]) for k in ("fields", "positive", "names"))
+        return cls(tuple(decode(tree, LEAVES) for tree in state["residuals"]), fields, positive, names)
 
 
-OPERATORS = (ddx, ddy, curl, lap, div_vector, div_flux)
-LEAVES = {"field": (Point, ("name", "dj", "di")), "coefficient": (Coefficient, ("name", "axis", "offset"))}
+OPERATORS = (ddx, ddy, ddz, ddt, curl, lap, div_vector, div_flux, expand, coriolis)
+LEAVES = {
+    "field": (Point, ("name", "dj", "di", "dk", "degree")),
+    "coefficient": (Coefficient, ("name", "axis", "offset")),
+}

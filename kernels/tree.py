@@ -88,7 +88,7 @@ def _leaf(name: str, args: list, kind: type, attributes: tuple[str, ...]) -> Exp
     offsets = [a for a in args if isinstance(a, int)]
     if len(args) != len(attributes) or any(abs(o) > LARGEST_OFFSET for o in offsets):
         raise ValueError(f"node {name!r} with arguments {str(args)[:80]}")
-    if [type(a) for a in args] != [int if a in ("dj", "di", "offset") else str for a in attributes]:
+    if [type(a) for a in args] != [str if a in ("name", "axis") else int for a in attributes]:
         raise ValueError(f"node {name!r} with arguments {str(args)[:80]}")
     return kind(*args)
 

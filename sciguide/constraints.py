@@ -62,8 +62,8 @@ def record_equation(
         parts = np.array_split(samples, max(1, len(samples) // 64))
         return torch.cat([measure(torch.nan_to_num(torch.tensor(p[:, channels], dtype=torch.float64))) for p in parts])
 
-    scale = float(each(operator.scale_square).mean().sqrt())
-    if not scale > 0:
+    scale = each(operator.scale_square).mean(0).sqrt().tolist()
+    if not min(scale) > 0:
         raise InputError(f"equation {name}: its scale term vanishes on the training data; it cannot guide")
     operator = operator.scaled(scale)
     R = each(operator.energy)
@@ -83,8 +83,8 @@ class EquationOnModel:
         return self.normaliser.decode(x)[:, self.channels]
 
     def residual(self, x: Tensor) -> Tensor:
-        """r / scale, (B, Y, X), zero where not valid."""
-        return self.operator.residual(self.physical(x)) / self.operator.scale
+        """r / scale, (B, K, Y, X), zero where not valid."""
+        return self.operator.relative(self.operator.residual(self.physical(x)))
 
     def energy(self, x: Tensor) -> Tensor:
         """R, (B,)."""

@@ -147,7 +147,7 @@ def residuals(found: Found) -> Section:
     maps = {}
     for method, x in found.ensembles.items():
         r = equation.operator.residual(torch.from_numpy(x[0, :1, order].reshape(1, -1, *valid.shape)).double())
-        maps[method] = np.where(valid, r[0].numpy() / equation.operator.scale, np.nan)
+        maps[method] = np.where(valid, equation.operator.relative(r)[0, 0].numpy(), np.nan)
     scale = decade_scale(list(maps.values()), "|lap(phi) - f| over the rms of lap(phi) in the training data")
     at = frame(found)
     pictures = [map_panel(r, at, scale, m, f"Map of the residual of a member of {m}") for m, r in maps.items()]

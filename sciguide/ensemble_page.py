@@ -139,7 +139,7 @@ def residual_sections(ensemble: Ensemble) -> list[Section]:
     for equation in ensemble.model.constraints():
         u = torch.nan_to_num(torch.from_numpy(ensemble.fields[:MEMBERS, equation.channels]).double())
         valid = equation.operator.valid
-        r = torch.where(valid, equation.operator.residual(u) / equation.operator.scale, torch.nan).numpy()
+        r = torch.where(valid, equation.operator.relative(equation.operator.residual(u))[:, 0], torch.nan).numpy()
         scale = decade_scale(list(r), f"|residual of {equation.name}| over its scale in the training data")
         rms = equation.operator.energy(u).sqrt().tolist()
         pictures = [

@@ -69,7 +69,7 @@ class EquationStep:
         kinds = ("log innovation ratio", "log residual over white noise's")
         self.feature_names = tuple(f"{kind}, band {b}" for kind in kinds for b in range(BANDS))
         std = torch.as_tensor(model.normaliser.std)[self.channels, None, None]
-        self.gain = std / equation.operator.scale  # dr / dx of a normalised channel, before the operator's J
+        self.gain = std / equation.operator.scale[0]  # dr / dx of a normalised channel, before the operator's J
         valid = equation.operator.valid
         rows, columns = valid.any(1).nonzero()[:, 0], valid.any(0).nonzero()[:, 0]
         self.box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
@@ -92,13 +92,13 @@ class EquationStep:
     def forward(self, v: Tensor) -> Tensor:
         """J v."""
         u = v[:, self.channels] * self.gain
-        return self.equation.operator.jvp(u, u)
+        return self.equation.operator.jvp(u, u)[:, 0]
 
     def transpose(self, w: Tensor) -> Tensor:
         """J^T w, zero in the channels that are not the equation's."""
         out = w.new_zeros(len(w), *self.model.shape)
         like = w.new_zeros(len(w), len(self.channels), *w.shape[1:])
-        out[:, self.channels] = self.equation.operator.vjp(like, w) * self.gain
+        out[:, self.channels] = self.equation.operator.vjp(like, w[:, None]) * self.gain
         return out
 
     def metric(self, v: Tensor, sigma: float, scale: Tensor | None = None) -> Tensor:
@@ -206,7 +206,7 @@ class EquationStep:
 
     def features(self, x0: Tensor, sigma: float) -> Tensor:
         """Per octave the log of the residual's energy over its predicted variance, and over white noise's, (B, 8)."""
-        energy = self.to_bands(self.equation.residual(x0)).square()
+        energy = self.to_bands(self.equation.residual(x0)[:, 0]).square()
         spectrum = self.spectrum(sigma)
         predicted = spectrum.fields.sum(0) + self._least(spectrum)
         ratios = [energy / predicted, energy / spectrum.white]
@@ -218,7 +218,7 @@ class EquationStep:
 
     def correct(self, x0: Tensor, sigma: float, log_s2: Tensor | None = None, tilt: Tensor | None = None) -> Tensor:
         """The step. exp(`log_s2`) (B, 4) multiplies s^2 of each octave, exp(`tilt`) (B, C) the V_f of each channel."""
-        r = self.equation.residual(x0)
+        r = self.equation.residual(x0)[:, 0]
         spectrum = self.spectrum(sigma)
         field, noise = x0.new_ones(len(x0), len(self.channels)), x0.new_full((len(x0),), self._least(spectrum))
         if self.scales == "ml" and self.s2 > 0:

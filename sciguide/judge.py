@@ -49,7 +49,7 @@ class Judge:
         self.resamples = resamples or int(np.clip(WORK / size, 10, 100))
         self.fewer = max(2, self.resamples // 4)
         grid = evidence.grid
-        whole = bool((self.weights > 0).all()) and not grid.sphere and all(grid.geometry.uniform)
+        whole = bool((self.weights > 0).all()) and not grid.sphere and all(grid.geometry().uniform)
         self.periodic = tuple(b == "periodic" for b in grid.boundary) if whole else None
         self.held_near: NDArray | None = None
 

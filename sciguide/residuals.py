@@ -218,7 +218,7 @@ def _evaluate(
             members = np.flatnonzero(which.ravel() == kind)
             u, rows = torch.from_numpy(block[members]), start + members
             r = op.residual(u)
-            residual[rows] = torch.where(op.valid, r, torch.nan).numpy()
-            square[rows], scale_square[rows] = op.mean_square(r).numpy(), op.scale_square(u).numpy()
+            residual[rows] = torch.where(op.valid, r[:, 0], torch.nan).numpy()
+            square[rows], scale_square[rows] = op.mean_square(r)[:, 0].numpy(), op.scale_square(u)[:, 0].numpy()
         start += len(block)
     return residual, square, scale_square

@@ -63,8 +63,8 @@ def write(path: Path, name: str, generator: ModuleType, size: int, samples: int,
                 for channel, variable in enumerate(operator.fields):
                     file[variable][rows] = u[:, channel].numpy()
             u = u.double()
-            squares[rows] = operator.mean_square(operator.residual(u)).numpy()
-            scale_squares[rows] = operator.scale_square(u).numpy()
+            squares[rows] = operator.mean_square(operator.residual(u))[:, 0].numpy()
+            scale_squares[rows] = operator.scale_square(u)[:, 0].numpy()
         R = squares / scale_squares.mean()
         attributes = {
             "Conventions": "CF-1.11",

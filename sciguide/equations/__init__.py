@@ -9,9 +9,26 @@ from pkgutil import iter_modules
 
 from sciguide.equations.base import Constant, Equation, Field
 from sciguide.errors import InputError
-from sciguide.kernels.stencil import curl, ddx, ddy, div, grad, lap
+from sciguide.kernels.stencil import coriolis, curl, curvature, ddt, ddx, ddy, ddz, div, expand, grad, lap
 
-__all__ = ["Constant", "Equation", "Field", "curl", "ddx", "ddy", "div", "get", "grad", "lap", "names"]
+__all__ = [
+    "Constant",
+    "Equation",
+    "Field",
+    "coriolis",
+    "curl",
+    "curvature",
+    "ddt",
+    "ddx",
+    "ddy",
+    "ddz",
+    "div",
+    "expand",
+    "get",
+    "grad",
+    "lap",
+    "names",
+]
 
 
 def names() -> list[str]:

@@ -21,13 +21,16 @@ by its name; a user's own is named `module:Class`.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from math import isfinite
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sympy import Add, Expr, sstr
 
 from sciguide.errors import InputError
-from sciguide.kernels.differences import METRICS, Geometry, lower
+from sciguide.kernels.differences import lower
+from sciguide.kernels.geometry import METRICS, Geometry
 from sciguide.kernels.stencil import Coefficient, Point, Stencil
 
 if TYPE_CHECKING:
@@ -37,7 +40,8 @@ if TYPE_CHECKING:
 
 class Field:
     """A field of an equation; inside its methods, the symbol of that name. `units`: what the data are converted to,
-    None where any will do; `standard_names`: CF names by which a variable is recognised; `positive`: never zero."""
+    None where any will do; `standard_names`: CF names by which a variable is recognised; `positive`: never zero;
+    `next`: the field that this one is a time step later. Such a field takes what it leaves out from the other."""
 
     def __init__(
         self,
@@ -45,8 +49,15 @@ class Field:
         long_name: str = "",
         standard_names: tuple[str, ...] = (),
         positive: bool = False,
+        next: str | None = None,
     ) -> None:
         self.units, self.long_name, self.standard_names, self.positive = units, long_name, standard_names, positive
+        self.next = next
+
+    def follow(self, now: "Field") -> None:
+        """Take units, names and sign from the field a time step before."""
+        self.units, self.standard_names, self.positive = now.units, now.standard_names, now.positive
+        self.long_name = self.long_name or f"{now.long_name}, a time step later"
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -68,15 +79,24 @@ class Constant:
         return self if equation is None else Coefficient(self.name)
 
 
-class Equation(ABC):
-    """One equation r(fields) = 0. A subclass supplies fields, `residual` and what stands here without a value.
+Terms = Expr | Mapping[str, Expr]
 
-    `moves`: the fields that a guide may move; `scale`: the name of the method that gives the term whose size the
-    residual is compared with; `units`: of the residual, None where they follow from the fields'."""
+
+class Equation(ABC):
+    """Equations r(fields) = 0. A subclass supplies fields, `residual` and what stands here without a value.
+
+    `moves`: the fields that a guide may move; `scale`: the name of the method that gives the terms whose sizes the
+    residuals are compared with; `units`: of the residual, None where they follow from the fields'; `axes`: (y, x),
+    (t, x), or (z, y, x); `order`: 2 or 4, of the differences; `vectors`: names of residuals that are components of one
+    vector, and share one scale; `weights`: of residuals in the energy, 1 where they are not named."""
 
     moves: tuple[str, ...]
     scale: str
     units: str | None = None
+    axes: tuple[str, ...] = ("y", "x")
+    order: int = 2
+    vectors: tuple[tuple[str, ...], ...] = ()
+    weights: Mapping[str, float] = MappingProxyType({})
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -87,6 +107,13 @@ class Equation(ABC):
             raise TypeError(f"{cls.__name__}: `scale` names no method: {scale!r}")
         if taken := set(METRICS) & {*fields, *cls.members(Constant)}:
             raise TypeError(f"{cls.__name__}: {', '.join(taken)} are names of the grid's numbers")
+        if cls.axes not in (("y", "x"), ("t", "x"), ("z", "y", "x")) or cls.order not in (2, 4):
+            raise TypeError(f"{cls.__name__}: axes {cls.axes} of order {cls.order}: see Equation")
+        for name, field in fields.items():
+            if field.next is not None:
+                if field.next not in fields:
+                    raise TypeError(f"{cls.__name__}: field {name} is `next` to {field.next!r}, which is no field")
+                field.follow(fields[field.next])
 
     def __init__(self, **constants: float) -> None:
         """Raises InputError for a constant that the equation does not have, or that is no finite number."""
@@ -101,8 +128,8 @@ class Equation(ABC):
             self.constants[name] = float(value)
 
     @abstractmethod
-    def residual(self) -> Expr:
-        """r, in the operators of `kernels/stencil.py`."""
+    def residual(self) -> Terms:
+        """r, in the operators of `kernels/stencil.py`; where there are several, a dict of them by name."""
 
     @classmethod
     def members(cls, kind: type) -> dict[str, Any]:
@@ -115,20 +142,48 @@ class Equation(ABC):
         module = type(self).__module__
         return module.rpartition(".")[2] if module.startswith("sciguide.equations.") else type(self).__name__
 
+    def terms(self, method: str) -> dict[str, Expr]:
+        """What `method` gives, by name; a single residual is called "residual"."""
+        found = getattr(self, method)()
+        return dict(found) if isinstance(found, Mapping) else {"residual": found}
+
     def formula(self) -> str:
         """One line of text, such as "lap(phi) - f = 0"."""
-        terms = sorted(Add.make_args(self.residual()), key=lambda term: term.could_extract_minus_sign())
-        return f"{sstr(Add(*terms, evaluate=False), order='none')} = 0"
+        return ",  ".join(f"{text(r)} = 0" for r in self.terms("residual").values())
 
-    def stencil(self, geometry: Geometry, term: str = "residual") -> Stencil:
-        """The method `term` ("residual", or the one that `scale` names), lowered."""
-        fields = self.members(Field)
+    def stencil(self, geometry: Geometry, method: str = "residual") -> Stencil:
+        """The method ("residual", or the one that `scale` names), lowered. Raises InputError where the grid does not
+        have what the operators ask for."""
+        fields, terms = self.members(Field), self.terms(method)
         positive = tuple(name for name, field in fields.items() if field.positive)
-        return Stencil(lower(getattr(self, term)(), geometry), tuple(fields), positive)
+        try:
+            return Stencil(tuple(lower(e, geometry) for e in terms.values()), tuple(fields), positive, tuple(terms))
+        except ValueError as error:
+            raise InputError(f"equation {self.name}: {error}") from error
 
-    def on(self, grid: "Grid", scale: float = 1.0) -> "Operator":
-        """The equation's operator on `grid`. Raises InputError where no cell's stencil fits into the grid."""
+    def on(self, grid: "Grid", scale: float | Sequence[float] = 1.0) -> "Operator":
+        """The equation's operator on `grid`; `scale` of every residual, or one for all. Raises InputError where no
+        cell's stencil fits into the grid, or its axes are not the equation's."""
         from sciguide.equations.operator import Operator
 
-        stencils = [self.stencil(grid.geometry, term) for term in ("residual", self.scale)]
-        return Operator(self.name, self.formula(), *stencils, grid, self.constants, self.moves, self.units, scale)
+        if len(grid.axes) != len(self.axes):
+            raise InputError(
+                f"equation {self.name} is over ({', '.join(self.axes)}), the grid has {len(grid.axes)} axes"
+            )
+        if list(self.terms("residual")) != list(self.terms(self.scale)):
+            raise InputError(
+                f"equation {self.name}: `{self.scale}` must give one term for each residual, in their order"
+            )
+        stencils = [self.stencil(grid.geometry(self.order), method) for method in ("residual", self.scale)]
+        names = stencils[0].names
+        share = [float(self.weights.get(name, 1.0)) for name in names]
+        groups = [[names.index(n) for n in vector] for vector in self.vectors]
+        return Operator(
+            self.name, self.formula(), *stencils, grid, self.constants, self.moves, self.units, scale, share, groups
+        )
+
+
+def text(expr: Expr) -> str:
+    """An expression as a person writes it, positive terms first."""
+    terms = sorted(Add.make_args(expr), key=lambda term: term.could_extract_minus_sign())
+    return sstr(Add(*terms, evaluate=False), order="none")

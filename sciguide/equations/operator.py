@@ -3,24 +3,32 @@
 It is made by `Equation.on`, or from a checkpoint by `Operator.from_dict` without the equation's own file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sciguide.errors import InputError
 from sciguide.grid import Grid
+from sciguide.kernels.adjoint import make_program
+from sciguide.kernels.geometry import AXES
 from sciguide.kernels.reference import Reference
+from sciguide.kernels.site import Site
 from sciguide.kernels.stencil import Stencil
 
 
 class Operator:
     """`residual`, `energy`, `gradient`, `jvp` and `vjp` of one equation on one grid. Fields u are tensors
-    (B, F, Y, X) in physical units, rows ascending, channels as in `fields`; values off the mask are ignored.
+    (B, F, Y, X), or (B, F, Z, Y, X) on three axes, in physical units, coordinates ascending, channels as in `fields`;
+    values off the mask are ignored. Residuals are (B, K, Y, X), as in `components`.
 
-    `scale`: the rms of the equation's scale term over the training data, one number; `valid`: bool (Y, X), the cells
-    whose stencil exists; `linear`: whether J is constant; `moves`: the fields that a guide may move."""
+    `scale`: per residual the rms of the scale term over the training data; `share`: of each residual in the energy,
+    in sum 1; `groups`: residuals that are components of a vector, for which one scale is found; `valid`: bool, of the
+    grid's shape, the cells whose stencil exists; `linear`: whether J is constant; `moves`: the fields that a guide may
+    move.
+    """
 
     def __init__(
         self,
@@ -32,70 +40,85 @@ class Operator:
         constants: Mapping[str, float],
         moves: tuple[str, ...],
         units: str | None,
-        scale: float = 1.0,
+        scale: float | Sequence[float] = 1.0,
+        share: Sequence[float] = (1.0,),
+        groups: Sequence[Sequence[int]] = (),
     ) -> None:
         self.name, self.formula, self.grid, self.constants = name, formula, grid, dict(constants)
-        self.moves, self.units, self.scale = tuple(moves), units, float(scale)
-        if not self.scale > 0:
-            raise InputError(f"equation {name}: scale {scale} must be positive")
-        self.stencils = residual, scale_term
+        self.moves, self.units, self.groups = tuple(moves), units, [list(g) for g in groups]
+        self.stencils, self.components = (residual, scale_term), residual.names
         self.fields, self.linear = list(residual.fields), residual.linear
-        self._residual, self._scale = self._backend(residual, self.scale), self._backend(scale_term, 1.0)
-        self.valid = self._residual.valid
+        K = len(self.components)
+        self.scale = tuple(np.broadcast_to(np.asarray(scale, np.float64), (K,)).tolist())
+        self.share = tuple((np.asarray(share, np.float64) / np.sum(share)).tolist())
+        if not min(self.scale) > 0 or len(self.share) != K or min(self.share) < 0:
+            raise InputError(f"equation {name}: scale {scale} must be positive, and weights {share} not negative")
+        self._residual = Reference(self._site(residual, self.scale, self.share))
+        self._scale = Reference(self._site(scale_term, (1.0,) * K, self.share))
+        self.valid = self._residual.valid.reshape(grid.shape)
         if not self.valid.any():
-            (ny, nx), (height, width) = grid.shape, (1 + 2 * h for h in residual.halo)
+            sizes = " x ".join(str(1 + 2 * h) for h in residual.halo[-len(grid.axes) :])
             raise InputError(
-                f"equation {name}: its stencil of {height} x {width} points fits nowhere between the edges and gaps of "
-                f"the {ny} x {nx} grid; give a larger grid, or data with fewer gaps"
+                f"equation {name}: its stencil of {sizes} points fits nowhere between the edges and gaps of the "
+                f"{' x '.join(map(str, grid.shape))} grid; give a larger grid, or data with fewer gaps"
             )
 
     def residual(self, u: Tensor) -> Tensor:
-        """r (B, Y, X), zero where not valid."""
+        """r (B, K, Y, X), zero where not valid."""
         return self._residual.residual(u)
 
     def energy(self, u: Tensor) -> Tensor:
-        """R (B,): area-weighted mean of (r / scale)^2 over the valid cells."""
+        """R (B,): area-weighted mean of (r / scale)^2 over the valid cells, and over the residuals by their shares."""
         return self._residual.energy(u)
 
     def gradient(self, u: Tensor) -> Tensor:
-        """d energy / d u (B, F, Y, X), of all fields, zero off the mask."""
+        """d energy / d u, like u, of all fields, zero off the mask."""
         return self._residual.gradient(u)
 
     def jvp(self, u: Tensor, v: Tensor) -> Tensor:
-        """J v (B, Y, X) of the residual at `u` along `v` (B, F, Y, X)."""
+        """J v, like the residual at `u`, along `v`, which is like u."""
         return self._residual.jvp(u, v)
 
     def vjp(self, u: Tensor, w: Tensor) -> Tensor:
-        """J^T w (B, F, Y, X) of the residual at `u` for `w` (B, Y, X)."""
+        """J^T w, like u, of the residual at `u` for `w` like the residual."""
         return self._residual.vjp(u, w)
 
     def magnitude(self, u: Tensor) -> Tensor:
-        """sum_o |dr/du_o| |u_o| (B, Y, X), against which the rounding of r is judged."""
+        """sum_o |dr/du_o| |u_o|, like the residual, against which the rounding of r is judged."""
         return self._residual.magnitude(u)
 
     def mean_square(self, r: Tensor) -> Tensor:
-        """Area-weighted mean over the valid cells of r^2, (B, Y, X) -> (B,)."""
+        """Area-weighted mean over the valid cells of r^2, (B, K, Y, X) -> (B, K)."""
         return self._residual.mean_square(r)
 
+    def relative(self, r: Tensor) -> Tensor:
+        """r / scale, (B, K, Y, X)."""
+        scale = torch.as_tensor(self.scale, dtype=r.dtype, device=r.device)
+        return r / scale.reshape(-1, *(1,) * len(self.grid.axes))
+
     def scale_term(self, u: Tensor) -> Tensor:
-        """The term that the equation names for comparison, (B, Y, X), zero where its own stencil does not fit."""
+        """The terms that the equation names for comparison, (B, K, Y, X), zero where their own stencil does not fit."""
         return self._scale.residual(u)
 
     def scale_square(self, u: Tensor) -> Tensor:
-        """Area-weighted mean square of the scale term, (B,); `scale` is the root of its mean over the data."""
-        return self._scale.energy(u)
+        """Area-weighted mean squares of the scale terms, (B, K), those of a vector's components their mean; `scale` is
+        the root of their mean over the data."""
+        found = self._scale.mean_square(self._scale.residual(u))
+        for group in self.groups:
+            found[:, group] = found[:, group].mean(1, keepdim=True)
+        return found
 
-    def scaled(self, scale: float) -> "Operator":
+    def scaled(self, scale: float | Sequence[float]) -> "Operator":
         """The same operator with another `scale`."""
         return self.from_dict({**self.to_dict(), "scale": scale}, self.grid)
 
     def symbol(self, field: str, theta_y: np.ndarray, theta_x: np.ndarray) -> np.ndarray:
-        """What J makes of exp(i (theta_y j + theta_x i)) in `field`, as a factor; thetas in radians per point, arrays
-        that broadcast. Raises ValueError where J varies in space or with the fields."""
+        """What J of the first residual makes of exp(i (theta_y j + theta_x i)) in `field`, as a factor; thetas in
+        radians per point, arrays that broadcast. Raises ValueError where J varies in space or with the fields."""
         total: complex | np.ndarray = 0.0
-        for point, weight in self._residual.weights().items():
-            if point.name == field:
-                total = total + weight * np.exp(1j * (theta_y * point.dj + theta_x * point.di))
+        for read, weight in self._residual.weights()[0].items():
+            if read.name == field:
+                total = total + weight * np.exp(1j * (theta_y * read.dj + theta_x * read.di))
         return np.asarray(total)
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,7 +132,9 @@ class Operator:
             "constants": self.constants,
             "moves": list(self.moves),
             "units": self.units,
-            "scale": self.scale,
+            "scale": list(self.scale),
+            "share": list(self.share),
+            "groups": self.groups,
         }
 
     @classmethod
@@ -117,17 +142,39 @@ class Operator:
         """Raises InputError for a tree that `to_dict` does not write."""
         try:
             stencils = [Stencil.from_json(state[k]) for k in ("residual", "scale_term")]
-            rest = {k: state[k] for k in ("name", "formula", "constants", "moves", "units", "scale")}
-            return cls(residual=stencils[0], scale_term=stencils[1], grid=grid, **rest)
+            kept = ("name", "formula", "constants", "moves", "units", "scale", "share", "groups")
+            return cls(residual=stencils[0], scale_term=stencils[1], grid=grid, **{k: state[k] for k in kept})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"stored equation {state.get('name')!r} cannot be read: {error}") from error
 
     def __reduce__(self) -> tuple:
         return Operator.from_dict, (self.to_dict(), self.grid)
 
-    def _backend(self, stencil: Stencil, scale: float) -> Reference:
-        values = {
-            c: self.constants[c.name] if c.name in self.constants else self.grid.metric(c.name, c.offset)
-            for c in stencil.coefficients
-        }
-        return Reference(stencil, values, self.grid.boundary, self.grid.weights(), self.grid.mask, scale)
+    def _site(self, stencil: Stencil, scale: Sequence[float], share: Sequence[float]) -> Site:
+        return site_of(stencil, self.grid, self.constants, scale, share)
+
+
+def site_of(
+    stencil: Stencil, grid: Grid, constants: Mapping[str, float], scale: Sequence[float], share: Sequence[float]
+) -> Site:
+    """`stencil` on `grid`; a grid of two axes is one level."""
+    farthest = max((abs(c.offset) for c in stencil.coefficients), default=0)
+    pad = farthest + 2 * max(stencil.halo) + 1
+    names = {c.name for c in stencil.coefficients}
+    numbers = {n: constants[n] if n in constants else grid.metric(n, pad) for n in names}
+    flat = len(AXES) - len(grid.axes)
+    whole = [np.arange(-pad, pad + 1.0)] * flat + [grid.extended(axis, pad) for axis in grid.axes]
+    shape = (1,) * flat + grid.shape
+    return Site.plain(
+        make_program(stencil),
+        shape,
+        len(grid.axes),
+        numbers=numbers,
+        pad=pad,
+        rules=("open",) * flat + grid.boundary,
+        coordinates=tuple(whole),
+        widths=(np.ones(1),) * flat + grid.widths(),
+        mask=None if grid.mask is None else grid.mask.reshape(shape),
+        scale=np.asarray(scale),
+        share=np.asarray(share),
+    )
