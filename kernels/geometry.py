@@ -33,7 +33,7 @@ class Geometry(NamedTuple):
 
 
 class Ghosts(NamedTuple):
-    """The ghosts -halo ... -1, n ... n + halo - 1 along an axis: ghost e is sum_s weight[e, s] u[source[e, s]]; both are
+    """The ghosts -halo ... -1, n ... n + halo - 1 of an axis: ghost e is sum_s weight[e, s] u[source[e, s]]; both are
     (2 halo, S), weight 0 where there is nothing."""
 
     source: NDArray[np.int64]
