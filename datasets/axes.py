@@ -22,6 +22,7 @@ _NAMES = {
     ),
     "level": ("level", "lev", "plev", "pressure", "depth", "height", "altitude", "z", "sigma", "hybrid", "layer"),
 }
+_TIMES = ("time", "t", "valid_time", "date")  # among the samples' names those that tell when, not which
 _CF_KEYS = {"y": ("Y", "latitude"), "x": ("X", "longitude"), "sample": ("T", "time"), "level": ("Z", "vertical")}
 
 
@@ -118,6 +119,18 @@ def _level_of(ds: "xr.Dataset", name: str, taken: tuple[str | None, ...], given:
             "one more is possible, a level: select one value of the others, or name the right ones under `axes:`"
         )
     return left[0] if left else None
+
+
+def level_dimension(ds: "xr.Dataset", dims: Iterable[str]) -> str | None:
+    """The dimension among `dims` that is the vertical, None where none looks like it."""
+    return next((d for _, names in _ways(ds, list(dims))["level"] for d in names if d in dims), None)
+
+
+def time_dimension(ds: "xr.Dataset", dims: Iterable[str]) -> str | None:
+    """The dimension among `dims` that is time (not a number of members or cases), None where none looks like it."""
+    ways = dict(_ways(ds, list(dims))["sample"])
+    names = [*ways["by its dates"], *ways["by attributes"], *(d for d in ways["by name"] if d.lower() in _TIMES)]
+    return next((d for d in names if d in dims), None)
 
 
 def _ways(ds: "xr.Dataset", dims: list[str]) -> dict[str, list[tuple[str, list[str]]]]:

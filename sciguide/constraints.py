@@ -45,10 +45,10 @@ def record_equation(
     `given`: variables of its fields, where their names do not tell, and values of its constants. Raises InputError
     where the layout lacks a field, or a field has levels (one equation speaks of one level).
     """
-    from sciguide.residuals import match_fields
+    from sciguide.matching import match_fields
 
     equation = get(name)(**{k: v for k, v in given.items() if not isinstance(v, str)})
-    fields = match_fields(layout.template, equation, {k: v for k, v in given.items() if isinstance(v, str)})
+    fields = match_fields(layout.template, equation, {k: v for k, v in given.items() if isinstance(v, str)}).variables
     channels = []
     for field, variable in fields.items():
         found = [i for i, c in enumerate(layout.channels) if c.variable == variable]

@@ -87,13 +87,15 @@ class Equation(ABC):
 
     `moves`: the fields that a guide may move; `scale`: the name of the method that gives the terms whose sizes the
     residuals are compared with; `units`: of the residual, None where they follow from the fields'; `axes`: (y, x),
-    (t, x), or (z, y, x); `order`: 2 or 4, of the differences; `vectors`: names of residuals that are components of one
-    vector, and share one scale; `weights`: of residuals in the energy, 1 where they are not named."""
+    (t, x), or (z, y, x); `vertical`: the units of z, a length counts upwards; `order`: 2 or 4, of the differences;
+    `vectors`: names of residuals that are components of one vector, and share one scale; `weights`: of residuals in the
+    energy, 1 where they are not named."""
 
     moves: tuple[str, ...]
     scale: str
     units: str | None = None
     axes: tuple[str, ...] = ("y", "x")
+    vertical: str = "m"
     order: int = 2
     vectors: tuple[tuple[str, ...], ...] = ()
     weights: Mapping[str, float] = MappingProxyType({})

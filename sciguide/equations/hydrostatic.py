@@ -30,6 +30,7 @@ class Hydrostatic(Equation):
     T = Field(units="K", long_name="temperature", standard_names=TEMPERATURES)
     R = Constant(287.04, units="J kg-1 K-1", long_name="gas constant of dry air")
     axes = ("z", "y", "x")
+    vertical = "ln(re 1 Pa)"
     moves = ("phi", "T")
     scale = "thickness"
     units = "m2 s-2"

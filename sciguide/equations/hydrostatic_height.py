@@ -20,6 +20,7 @@ class HydrostaticHeight(Equation):
     R = Constant(287.04, units="J kg-1 K-1", long_name="gas constant of dry air")
     g = Constant(9.80665, units="m s-2", long_name="standard gravity")
     axes = ("z", "y", "x")
+    vertical = "ln(re 1 Pa)"
     moves = ("height", "T")
     scale = "thickness"
     units = "m2 s-2"
