@@ -4,6 +4,7 @@ It is made by `Equation.on`, or from a checkpoint by `Operator.from_dict` withou
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,20 +15,20 @@ from sciguide.errors import InputError
 from sciguide.grid import Grid
 from sciguide.kernels.adjoint import make_program
 from sciguide.kernels.geometry import AXES
-from sciguide.kernels.reference import Reference
+from sciguide.kernels.ops import Kernels
 from sciguide.kernels.site import Site
 from sciguide.kernels.stencil import Stencil
 
 
 class Operator:
-    """`residual`, `energy`, `gradient`, `jvp` and `vjp` of one equation on one grid. Fields u are tensors
+    """Residual, energy and derivatives of one equation on one grid. Fields u are tensors
     (B, F, Y, X), or (B, F, Z, Y, X) on three axes, in physical units, coordinates ascending, channels as in `fields`;
     values off the mask are ignored. Residuals are (B, K, Y, X), as in `components`.
 
     `scale`: per residual the rms of the scale term over the training data; `share`: of each residual in the energy,
     in sum 1; `groups`: residuals that are components of a vector, for which one scale is found; `valid`: bool, of the
     grid's shape, the cells whose stencil exists; `linear`: whether J is constant; `moves`: the fields that a guide may
-    move.
+    move; `kernels`: what computes.
     """
 
     def __init__(
@@ -53,9 +54,8 @@ class Operator:
         self.share = tuple((np.asarray(share, np.float64) / np.sum(share)).tolist())
         if not min(self.scale) > 0 or len(self.share) != K or min(self.share) < 0:
             raise InputError(f"equation {name}: scale {scale} must be positive, and weights {share} not negative")
-        self._residual = Reference(self._site(residual, self.scale, self.share))
-        self._scale = Reference(self._site(scale_term, (1.0,) * K, self.share))
-        self.valid = self._residual.valid.reshape(grid.shape)
+        self.kernels = Kernels(self._site(residual, self.scale, self.share))
+        self.valid = torch.from_numpy(self.kernels.site.valid).reshape(grid.shape)
         if not self.valid.any():
             sizes = " x ".join(str(1 + 2 * h) for h in residual.halo[-len(grid.axes) :])
             raise InputError(
@@ -63,33 +63,49 @@ class Operator:
                 f"{' x '.join(map(str, grid.shape))} grid; give a larger grid, or data with fewer gaps"
             )
 
+    @cached_property
+    def _scale(self) -> Kernels:
+        return Kernels(self._site(self.stencils[1], (1.0,) * len(self.components), self.share))
+
     def residual(self, u: Tensor) -> Tensor:
         """r (B, K, Y, X), zero where not valid."""
-        return self._residual.residual(u)
+        return self.kernels.residual(u)
 
     def energy(self, u: Tensor) -> Tensor:
         """R (B,): area-weighted mean of (r / scale)^2 over the valid cells, and over the residuals by their shares."""
-        return self._residual.energy(u)
+        return self.kernels.energy(u)
 
     def gradient(self, u: Tensor) -> Tensor:
         """d energy / d u, like u, of all fields, zero off the mask."""
-        return self._residual.gradient(u)
+        return self.kernels.gradient(u)
+
+    def energy_and_gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Both in one launch; no gradient flows through it."""
+        return self.kernels.energy_and_gradient(u)
+
+    def update(self, u: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """The energy of u, and u - step * gradient for `step` (B, F), in one launch; no gradient flows through it."""
+        return self.kernels.update(u, step)
 
     def jvp(self, u: Tensor, v: Tensor) -> Tensor:
         """J v, like the residual at `u`, along `v`, which is like u."""
-        return self._residual.jvp(u, v)
+        return self.kernels.jvp(u, v)
 
     def vjp(self, u: Tensor, w: Tensor) -> Tensor:
         """J^T w, like u, of the residual at `u` for `w` like the residual."""
-        return self._residual.vjp(u, w)
+        return self.kernels.vjp(u, w)
+
+    def hvp(self, u: Tensor, v: Tensor) -> Tensor:
+        """The second derivative of the energy along `v`, like u."""
+        return self.kernels.hvp(u, v)
 
     def magnitude(self, u: Tensor) -> Tensor:
         """sum_o |dr/du_o| |u_o|, like the residual, against which the rounding of r is judged."""
-        return self._residual.magnitude(u)
+        return self.kernels.reference.magnitude(u)
 
     def mean_square(self, r: Tensor) -> Tensor:
         """Area-weighted mean over the valid cells of r^2, (B, K, Y, X) -> (B, K)."""
-        return self._residual.mean_square(r)
+        return self.kernels.reference.mean_square(r)
 
     def relative(self, r: Tensor) -> Tensor:
         """r / scale, (B, K, Y, X)."""
@@ -103,10 +119,15 @@ class Operator:
     def scale_square(self, u: Tensor) -> Tensor:
         """Area-weighted mean squares of the scale terms, (B, K), those of a vector's components their mean; `scale` is
         the root of their mean over the data."""
-        found = self._scale.mean_square(self._scale.residual(u))
+        found = self._scale.reference.mean_square(self._scale.residual(u))
         for group in self.groups:
             found[:, group] = found[:, group].mean(1, keepdim=True)
         return found
+
+    def in_units(self, offset: np.ndarray, factor: np.ndarray, log: np.ndarray) -> Kernels:
+        """The same for fields x with u = offset + factor x, or the exponential of that where `log` is set, (F,) each:
+        derivatives are with respect to x."""
+        return Kernels(self.kernels.site.with_units(offset, factor, log))
 
     def scaled(self, scale: float | Sequence[float]) -> "Operator":
         """The same operator with another `scale`."""
@@ -116,7 +137,7 @@ class Operator:
         """What J of the first residual makes of exp(i (theta_y j + theta_x i)) in `field`, as a factor; thetas in
         radians per point, arrays that broadcast. Raises ValueError where J varies in space or with the fields."""
         total: complex | np.ndarray = 0.0
-        for read, weight in self._residual.weights()[0].items():
+        for read, weight in self.kernels.reference.weights()[0].items():
             if read.name == field:
                 total = total + weight * np.exp(1j * (theta_y * read.dj + theta_x * read.di))
         return np.asarray(total)
