@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 A_RANGE, B_RANGE = (1e-2, 1e2), (1e-3, 1e3)  # how far the scales of M and of s^2 may be from what was told
-RATIOS = torch.linspace(-6, 6, 13, dtype=torch.float64).exp()  # of the scales of fields and of s^2
+FINENESS = {1: 13, 2: 13, 3: 7}  # ratios of scales that are tried, by the number of fields; 5 for more
 
 
 def observation_scales(eigenvalues: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,18 +25,19 @@ def observation_scales(eigenvalues: Tensor, rho: Tensor) -> tuple[Tensor, Tensor
     return a.gather(1, best)[:, 0], b.gather(1, best)[:, 0]
 
 
-def equation_scales(spectra: Tensor, energy: Tensor, s2: float) -> tuple[Tensor, Tensor]:
+def equation_scales(spectra: Tensor, energy: Tensor, s2: float | Tensor) -> tuple[Tensor, Tensor]:
     """Scales of V_f (B, F) and of s^2 (B,) by maximum likelihood of the transformed residual.
 
-    `spectra`: (F, Y', X') predicted variances of each field; `energy`: (B, Y', X'), squares of the residual. Minimises
-    sum_k log v_k + energy_k / v_k, v = a (sum_f q_f spectra_f + q s2): the best a has a closed form, the ratios q (one
-    is 1) run over a grid from e^-6 to e^6.
+    `spectra`: (F, ...) predicted variances of each field; `energy`: (B, ...), squares of the residual; `s2`: one number
+    or (...). Minimises sum_k log v_k + energy_k / v_k, v = a (sum_f q_f spectra_f + q s2): the best a has a closed
+    form, the ratios q (one is 1) run over a grid from e^-6 to e^6.
     """
     fields = len(spectra)
-    grids = torch.cartesian_prod(*[RATIOS] * fields).reshape(-1, fields)
+    ratios = torch.linspace(-6, 6, FINENESS.get(fields, 5), dtype=spectra.dtype).exp()
+    grids = torch.cartesian_prod(*[ratios] * fields).reshape(-1, fields)
     shares = torch.cat([torch.ones(len(grids), 1, dtype=grids.dtype), grids], 1)  # first field, the others, s^2
-    parts = torch.cat([spectra.flatten(1), torch.full_like(spectra[:1].flatten(1), s2)])
-    predicted = shares @ parts  # (G, K)
+    noise = torch.as_tensor(s2, dtype=spectra.dtype).expand(spectra.shape[1:])
+    predicted = shares @ torch.cat([spectra.flatten(1), noise.reshape(1, -1)])  # (G, K)
     count = predicted.shape[1]
     a = (energy.flatten(1) @ (1 / predicted).T / count).clamp(1e-300)  # (B, G)
     loss = count * a.log() + predicted.log().sum(1)

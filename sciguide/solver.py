@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Solved(NamedTuple):
-    """Weights (B, Y, X) of the rows, iterations taken, and the relative residual (B,) that was left."""
+    """Weights of the rows, like them, iterations taken, and the relative residual (B,) that was left."""
 
     weights: Tensor
     iterations: int
@@ -22,14 +22,14 @@ def conjugate_gradients(
     iterations: int,
     tolerance: float,
 ) -> Solved:
-    """Preconditioned conjugate gradients for every row of the batch at once, (B, Y, X) float64.
+    """Preconditioned conjugate gradients for every row of the batch `r` (B, ...) at once, in float64.
 
     Stops when the true residual of every member is below `tolerance` times |r|; with no iterations returns the
     preconditioned right-hand side. A member that has converged is left alone.
     """
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).sum((1, 2), keepdim=True)
+        return (a * b).sum(tuple(range(1, a.ndim)), keepdim=True)
 
     if iterations == 0:
         return Solved(precondition(r), 0, r.new_ones(len(r)))

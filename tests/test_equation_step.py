@@ -12,7 +12,10 @@ from sciguide.constraints import EquationOnModel, EquationRecord
 from sciguide.covariance import fit_prior
 from sciguide.datasets.normaliser import Normaliser
 from sciguide.equation_step import EquationStep
+from sciguide.equations import get
+from sciguide.equations.operator import Operator
 from sciguide.errors import InputError
+from sciguide.grid import Grid
 from sciguide.kriging import Kriging
 from sciguide.likelihood import equation_scales
 from sciguide.model import NetworkError
@@ -50,12 +53,48 @@ class Problem:
             layout=SimpleNamespace(names=["f", "phi"]), error=NetworkError([0.01, 30.0], [[1e-4, 2e-4], [0.5, 0.9]]),
         )  # fmt: skip
 
+    @property
+    def count(self) -> int:
+        return int(np.prod(self.model.shape))
+
     def step(self, **kwargs) -> EquationStep:
         return EquationStep(self.model, self.equation, **{"scales": "told", **kwargs})
 
     def estimate(self, sigma: float, count: int = 3) -> torch.Tensor:
-        noise = torch.from_numpy(np.random.default_rng(1).standard_normal((count, *SHAPE)))
+        noise = torch.from_numpy(np.random.default_rng(1).standard_normal((count, *self.model.shape)))
         return self.model.prior.filter(self.x[:count] + sigma * noise, sigma)
+
+
+class Wind(Problem):
+    """Winds that are nearly geostrophic on a plane: two residuals, three fields, each residual with its own s^2."""
+
+    def __init__(self, s2: float | list[float] = 0.0) -> None:
+        fields, self.normaliser, prior, operator = winds()
+        self.x = self.normaliser.encode(torch.tensor(fields))
+        record = EquationRecord(operator.to_dict(), [2, 0, 1], s2, 1e-6)
+        self.equation = EquationOnModel(record, self.normaliser, operator.grid)
+        self.model = SimpleNamespace(
+            prior=prior, normaliser=self.normaliser, grid=operator.grid, shape=(3, 8, 7), sigma_max=30.0,
+            layout=SimpleNamespace(names=["v", "phi", "u"]),
+            error=NetworkError([0.01, 30.0], [[1e-4, 2e-4, 4e-4], [0.5, 0.9, 0.7]]),
+        )  # fmt: skip
+
+
+@cache
+def winds() -> tuple[np.ndarray, Normaliser, Prior, Operator]:
+    """Winds (v, phi, u), their normaliser, the prior fitted to them, the operator with its scale."""
+    rng, grid = np.random.default_rng(5), Grid.uniform((8, 7), (1.0, 1.5), ("open", "periodic"))
+    y, x = np.meshgrid(grid.y, 2 * np.pi * np.arange(7) / 7, indexing="ij")
+    a, b, c = rng.standard_normal((3, SAMPLES, 1, 1))
+    phi = a * np.cos(x) * np.sin(y / 3) + b * np.sin(2 * x + y / 2) + c * np.cos(y / 2)
+    u = -np.gradient(phi, 1.0, axis=1) + 0.1 * rng.standard_normal(phi.shape)
+    v = (np.roll(phi, -1, 2) - np.roll(phi, 1, 2)) / 3 + 0.1 * rng.standard_normal(phi.shape)
+    fields = np.stack([v, phi, u], 1)
+    normaliser = Normaliser(fields.mean((0, 2, 3)), fields.std((0, 2, 3)), np.zeros(3, bool), ("v", "phi", "u"))
+    operator = get("geostrophic")(f=1.0).on(grid)
+    scale = operator.scale_square(torch.tensor(fields[:, [2, 0, 1]])).mean(0).sqrt().tolist()
+    prior = fit_prior("eof", normaliser.encode(torch.tensor(fields)), torch.ones(3, 8, 7).bool())
+    return fields, normaliser, prior, operator.scaled(scale)
 
 
 def matrix(function, columns: int, shape: tuple[int, ...]) -> torch.Tensor:
@@ -63,10 +102,15 @@ def matrix(function, columns: int, shape: tuple[int, ...]) -> torch.Tensor:
     return function(torch.eye(columns, dtype=torch.float64).reshape(columns, *shape)).flatten(1).T
 
 
+def rows(problem, r: torch.Tensor) -> torch.Tensor:
+    """The valid rows of residuals (B, K, Y, X), (B, rows)."""
+    return r[:, :, problem.equation.operator.valid].flatten(1)
+
+
 def dense(problem: Problem, step: EquationStep, sigma: float) -> tuple[torch.Tensor, torch.Tensor]:
     """J (rows, D) on the valid rows and V (D, D)."""
-    J = matrix(step.forward, D, SHAPE)[problem.equation.operator.valid.flatten()]
-    return J, matrix(lambda v: step.metric(v, sigma), D, SHAPE)
+    size = problem.count, problem.model.shape
+    return matrix(lambda v: rows(problem, step.forward(v)), *size), matrix(lambda v: step.metric(v, sigma), *size)
 
 
 @pytest.mark.parametrize("sigma", [0.02, 0.5, 20.0])
@@ -77,11 +121,54 @@ def test_step_is_the_dense_one(sigma, s2):
     J, V = dense(problem, step, sigma)
     assert (V - V.T).abs().max() < 1e-12 * V.abs().max()
     assert (V[: N * N, N * N :] == 0).all(), "no covariance between the fields"
-    r = problem.equation.residual(x0).flatten(1)[:, problem.equation.operator.valid.flatten()]
+    r = rows(problem, problem.equation.residual(x0))
     weights = torch.linalg.solve(J @ V @ J.T + s2 * torch.eye(len(J), dtype=J.dtype), r.T)
     expected = x0.flatten(1) - (V @ J.T @ weights).T
     torch.testing.assert_close(step.correct(x0, sigma).flatten(1), expected, atol=1e-8, rtol=0)
     assert float(step.solved.left.max()) <= 2e-11
+
+
+@pytest.mark.parametrize("sigma", [0.05, 2.0])
+@pytest.mark.parametrize("factored", [True, False])
+def test_two_residuals_are_solved_together(sigma, factored):
+    """Geostrophic wind, each residual with an s^2 of its own, against dense algebra."""
+    problem = Wind([1e-2, 0.3])
+    step, x0 = problem.step(tolerance=1e-11, iterations=2000), problem.estimate(sigma)
+    step.factored = factored
+    J, V = dense(problem, step, sigma)
+    r = rows(problem, problem.equation.residual(x0))
+    assert len(J) == r.shape[1] == 2 * int(problem.equation.operator.valid.sum())
+    s2 = torch.tensor([1e-2, 0.3], dtype=torch.float64).repeat_interleave(len(J) // 2)
+    weights = torch.linalg.solve(J @ V @ J.T + torch.diag(s2), r.T)
+    expected = x0.flatten(1) - (V @ J.T @ weights).T
+    torch.testing.assert_close(step.correct(x0, sigma).flatten(1), expected, atol=1e-8, rtol=0)
+    rng = np.random.default_rng(2)
+    v, w = (torch.from_numpy(rng.standard_normal((2, c, 8, 7))) for c in (3, 2))
+    w = torch.where(problem.equation.operator.valid, w, 0)
+    torch.testing.assert_close((step.forward(v) * w).sum(), (v * step.transpose(w)).sum(), rtol=1e-12, atol=0)
+    assert step.features(x0, sigma).shape == (3, len(step.feature_names))
+
+
+def test_likely_scales_of_two_residuals_still_reduce_them():
+    problem = Wind([1e-2, 1e-2])
+    x0 = problem.estimate(0.3)
+    after = problem.step(scales="ml").correct(x0, 0.3)
+    assert (problem.equation.energy(after) < 0.5 * problem.equation.energy(x0)).all()
+    hard = problem.step(hard=True, tolerance=1e-8, iterations=2000).correct(x0, 0.3)
+    assert (problem.equation.energy(hard) < 1e-14 * problem.equation.energy(x0)).all()
+
+
+def test_spectra_are_the_diagonals_of_the_transformed_matrices():
+    problem, sigma = Wind([1e-2, 1e-2]), 0.5
+    step = problem.step()
+    found = step.spectrum(sigma).fields.sum(0)
+    w = torch.eye(found[0].numel(), dtype=torch.float64).reshape(-1, *found[0].shape)
+    for k in range(2):
+        probe = w.new_zeros(len(w), 2, 8, 7)
+        probe[:, k] = step.octaves.inverse(w, probe[:, k])
+        moved = step.forward(step.metric(step.transpose(probe), sigma))[:, k]
+        exact = (w * step.octaves.transform(moved)).sum(0)
+        torch.testing.assert_close(step.octaves.means(found[k]), step.octaves.means(exact), rtol=0.3, atol=0)
 
 
 def test_metric_weighs_fields_by_the_network_s_error():
@@ -95,7 +182,7 @@ def test_hard_projection_holds_to_the_solver_s_tolerance(tolerance):
     problem = Problem()
     step = problem.step(hard=True, tolerance=tolerance, iterations=500)
     x0 = problem.estimate(0.02)
-    before, after = (problem.equation.residual(x).square().sum((1, 2)).sqrt() for x in (x0, step.correct(x0, 0.02)))
+    before, after = (problem.equation.residual(x).square().sum((1, 2, 3)).sqrt() for x in (x0, step.correct(x0, 0.02)))
     assert (after <= 2 * tolerance * before).all()
 
 
@@ -112,9 +199,9 @@ def test_transposes_and_transforms():
     problem = Problem()
     step, rng = problem.step(), np.random.default_rng(2)
     v = torch.from_numpy(rng.standard_normal((2, *SHAPE)))
-    w = torch.where(problem.equation.operator.valid, torch.from_numpy(rng.standard_normal((2, N, N))), 0)
+    w = torch.where(problem.equation.operator.valid, torch.from_numpy(rng.standard_normal((2, 1, N, N))), 0)
     torch.testing.assert_close((step.forward(v) * w).sum(), (v * step.transpose(w)).sum(), rtol=1e-12, atol=0)
-    torch.testing.assert_close(step.from_bands(step.to_bands(w), w), w, atol=1e-13, rtol=0)
+    torch.testing.assert_close(step.octaves.inverse(step.octaves.transform(w), w), w, atol=1e-13, rtol=0)
     x = problem.estimate(0.3)
     change = problem.equation.residual(x + v[:1]) - problem.equation.residual(x)
     torch.testing.assert_close(change, step.forward(v[:1]).expand_as(change), atol=1e-10, rtol=1e-10)
@@ -151,8 +238,7 @@ def test_observations_beside_an_equation_are_the_joint_gaussian():
     A = torch.eye(D, dtype=torch.float64)[index]
     H = torch.cat([J, A])
     noise = torch.diag(torch.cat([torch.full((len(J),), s2), torch.full((m,), 0.01)]).double())
-    valid = problem.equation.operator.valid.flatten()
-    r = torch.cat([problem.equation.residual(x0).flatten()[valid], x0.flatten()[index] - value])
+    r = torch.cat([rows(problem, problem.equation.residual(x0)).flatten(), x0.flatten()[index] - value])
     expected = x0.flatten() - V @ H.T @ torch.linalg.solve(H @ V @ H.T + noise, r)
     torch.testing.assert_close(both.flatten(), expected, atol=1e-7, rtol=0)
 
