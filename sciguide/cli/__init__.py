@@ -23,6 +23,7 @@ VERBS = {
     "evaluate": "measure an ensemble: residuals, spectra, spread, novelty",
     "report": "one self-contained HTML file with pictures",
     "inspect": "what a file or a run folder holds; --verify checks receipts",
+    "bench": "check and time kernels and sampling: bench kernels|sampling",
     "doctor": "what works on this machine, and how to mend what does not",
 }
 
