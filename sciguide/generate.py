@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 import torch
 
 from sciguide import __version__
 from sciguide.errors import InputError
-from sciguide.guidance import Guidance, constraints_for
+from sciguide.guidance import Direction, Guidance, constraints_for
 from sciguide.model import Model
 from sciguide.noise import normals
 from sciguide.observations import read_observations
@@ -39,9 +39,9 @@ class Options:
     """What decides the bytes of a member besides model, seed and its number.
 
     steps: network evaluations of the chain; policy: "none", "fixed" (the formula), or a tuned one; observations: a CSV
-    file or None; scales: "ml" or "told"; equations: whether those of the model guide; hard: they hold
-    to the solver's tolerance, not to what the data have; iterations: at most, of their solver; batch: members computed
-    together.
+    file or None; scales: "ml" or "told"; equations: whether those of the model guide; direction: of the linear ones,
+    "kriging" or "gradient"; hard: they hold as far as their solver comes, not to what the data have; iterations: at
+    most, of that; batch: members computed together.
     """
 
     steps: int = 20
@@ -49,6 +49,7 @@ class Options:
     observations: str | None = None
     scales: str = "ml"
     equations: bool = True
+    direction: str = "kriging"
     hard: bool = False
     iterations: int = 200
     batch: int = 8
@@ -59,6 +60,8 @@ class Options:
                 raise InputError(f"{name} {getattr(self, name)}: at least 1")
         if self.policy not in POLICIES:
             raise InputError(f"policy `{self.policy}` is not one of {', '.join(POLICIES)}")
+        if self.direction not in get_args(Direction):
+            raise InputError(f"direction `{self.direction}` is not one of {', '.join(get_args(Direction))}")
 
 
 class Drawn(NamedTuple):
@@ -114,8 +117,8 @@ class Generator:
         model, observations = self.model, None
         if options.observations is not None:
             observations = read_observations(options.observations, model.layout, model.normaliser)
-        solver = {"hard": options.hard, "iterations": options.iterations}
-        constraints = constraints_for(model, observations, options.scales, options.equations, **solver)
+        told = {k: getattr(options, k) for k in ("scales", "equations", "direction", "hard", "iterations")}
+        constraints = constraints_for(model, observations, **told)
         if not constraints:
             raise InputError("nothing to guide by: give observations with --obs FILE, or --policy none")
         seen, done = Guidance.observation_names(constraints), Guidance.action_names(constraints, model.layout.names)

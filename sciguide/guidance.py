@@ -12,13 +12,17 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from sciguide.constraints import EquationOnModel
 from sciguide.equation_step import EquationStep
 from sciguide.errors import InputError
+from sciguide.gradient_step import GradientStep
 from sciguide.kriging import Kriging
 from sciguide.model import Model
 from sciguide.observations import Observations
 from sciguide.policy import Policy, bounded
 from sciguide.prior import Prior
+
+Direction = Literal["kriging", "gradient"]
 
 
 class Constraint(Protocol):
@@ -103,19 +107,20 @@ def constraints_for(
     observations: Observations | None,
     scales: Literal["told", "ml"] = "ml",
     equations: bool = True,
+    direction: Direction = "kriging",
     **solver: Any,
 ) -> list[Constraint]:
     """The model's equations and the observations as constraints, in the order in which they act.
 
-    An equation acts on the finished field; beside observations, one that the prior does not know acts at every step,
-    with its scales as told, and the observations then work with the metric conditioned on it. `solver`: `hard` and
-    `iterations` of `EquationStep`. Raises InputError for a nonlinear equation, and for observations beside more than
-    one equation that the prior does not know.
+    `direction`: of linear equations; others go down the gradient. A kriging step acts on the finished field; beside
+    observations, one that the prior does not know acts at every step, with its scales as told, and the observations
+    then work with the metric conditioned on it. `solver`: `hard` and `iterations` of both kinds of step. Raises
+    InputError for observations beside more than one such equation.
     """
-    steps = equation_steps(model, scales, **solver) if equations else []
+    steps = equation_steps(model, scales, direction, **solver) if equations else []
     if observations is None:
         return steps
-    coupled = [s for s in steps if s.couples()]
+    coupled = [s for s in steps if isinstance(s, EquationStep) and s.couples()]
     if len(coupled) > 1:
         names = " and ".join(s.name for s in coupled)
         raise InputError(f"observations can be combined with one equation that the prior does not know, not {names}")
@@ -127,9 +132,21 @@ def constraints_for(
     return [*steps, Kriging(model.prior, observations, scales, covariance)]
 
 
-def equation_steps(model: Model, scales: Literal["told", "ml"], **solver: Any) -> list[EquationStep]:
+def equation_steps(
+    model: Model, scales: Literal["told", "ml"], direction: Direction = "kriging", **solver: Any
+) -> list[EquationStep | GradientStep]:
     """The steps of the model's equations: copies, which share the factors that depend on the model alone."""
-    key = scales, *sorted(solver.items())
+    key = scales, direction, *sorted(solver.items())
     if key not in model.steps:
-        model.steps[key] = [EquationStep(model, e, scales, **solver) for e in model.constraints()]
+        model.steps[key] = [
+            EquationStep(model, e, scales, **solver)
+            if direction == "kriging" and is_linear(model, e)
+            else GradientStep(model, e, **solver)
+            for e in model.constraints()
+        ]
     return [copy(step) for step in model.steps[key]]
+
+
+def is_linear(model: Model, equation: EquationOnModel) -> bool:
+    """Whether the equation is linear in the normalised fields."""
+    return equation.operator.linear and not model.normaliser.log[equation.channels].any()

@@ -22,6 +22,7 @@ def generate(
     steps: int = 20,
     scales: Literal["ml", "told"] = "ml",
     no_equations: bool = False,
+    direction: Literal["kriging", "gradient"] = "kriging",
     hard: bool = False,
     iterations: int = 200,
     batch: int = 8,
@@ -40,8 +41,9 @@ def generate(
         steps: evaluations of the network per member
         scales: of the prior's and the observations' errors: estimated by maximum likelihood, or as told
         no_equations: guide by the observations alone, also where the model has equations
-        hard: project onto the equations, to the solver's tolerance, instead of to what the training data have
-        iterations: at most, of the equations' solver; 0 is the preconditioned gradient
+        direction: in which linear equations correct: kriging, or down the gradient, as nonlinear ones do
+        hard: project onto the equations, as far as their solver comes, instead of to what the training data have
+        iterations: at most, of the equations' solver; 0 is the preconditioned gradient; down the gradient at most 20
         batch: members computed together; part of what makes bytes repeat
         shard: i/n does only every n-th batch, beginning with the i-th, for n processes or array jobs
         dry_run: say what would be done and do nothing
@@ -57,7 +59,7 @@ def generate(
         raise InputError(f"--members {members}: at least 1")
     if obs and policy == "none":
         raise InputError(f"--obs {obs}: the policy none does not look at it; add --policy fixed, or a tuned one")
-    guides = {"observations": obs, "scales": scales, "equations": not no_equations}
+    guides = {"observations": obs, "scales": scales, "equations": not no_equations, "direction": direction}
     options = Options(steps=steps, policy=policy, batch=batch, hard=hard, iterations=iterations, **guides)
     model = find_model(run)
     folder = Path(out) if out else model.parent / "ensemble"

@@ -28,6 +28,7 @@ def tune(
     misreport: float = 1.0,
     observe: list[str] | None = None,
     no_equations: bool = False,
+    direction: Literal["kriging", "gradient"] = "kriging",
     scales: Literal["ml", "told"] = "ml",
     steps: int = 20,
     trajectories: int = 2000,
@@ -48,6 +49,7 @@ def tune(
         misreport: true errors are the told ones times a factor from 1 / misreport to misreport
         observe: variables that stations measure; all if left out
         no_equations: guide by the observations alone, also where the model has equations
+        direction: in which linear equations correct: kriging, or down the gradient, as nonlinear ones do
         scales: that the formula estimates by maximum likelihood, or takes as told
         steps: evaluations of the network per member
         trajectories: that each rival is tuned on
@@ -124,9 +126,8 @@ def compete(model: "Model", truths: "torch.Tensor", folder: Path, options: dict[
     if options["points"]:
         channels = observed(model, options["observe"])
         stations = Stations(options["points"], channels, options["error"], options["misreport"])
-    task = RunProblems(model, truths, stations, options["scales"], options["steps"], not options["no_equations"]).task(
-        options["seed"]
-    )
+    guides = {"equations": not options["no_equations"], "direction": options["direction"]}
+    task = RunProblems(model, truths, stations, options["scales"], options["steps"], **guides).task(options["seed"])
     weights = torch.from_numpy(model.grid.weights())
     area = torch.where(torch.from_numpy(model.layout.mask), weights, 0)
     numbers = [JUDGED + i for i in range(options["judged"])]

@@ -17,7 +17,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from sciguide.errors import InputError
-from sciguide.guidance import Constraint, Guidance, constraints_for
+from sciguide.guidance import Constraint, Direction, Guidance, constraints_for
 from sciguide.learner import JUDGED, Task
 from sciguide.model import Model
 from sciguide.observations import Observations
@@ -42,8 +42,7 @@ class Stations:
 class RunProblems:
     """The problems of a model. `truths`: normalised fields (N, C, Y, X) float64 in the order of the record, of which
     the last third is for judging; `stations`: None where nothing is observed; `equations`: whether those of the model
-    guide. Raises InputError where there are too few
-    truths, or nothing to guide by."""
+    guide; `direction`: of the linear ones. Raises InputError where there are too few truths, or nothing to guide by."""
 
     def __init__(
         self,
@@ -53,6 +52,7 @@ class RunProblems:
         scales: Literal["told", "ml"] = "ml",
         steps: int = 20,
         equations: bool = True,
+        direction: Direction = "kriging",
     ) -> None:
         if len(truths) < 6:
             raise InputError(f"{len(truths)} validation samples: tuning needs 6 at least, to learn and to judge by")
@@ -60,6 +60,7 @@ class RunProblems:
             raise InputError("nothing to guide by: give --points N to tune for observations")
         cut = len(truths) - len(truths) // 3
         self.model, self.truths, self.stations, self.scales = model, (truths[:cut], truths[cut:]), stations, scales
+        self.direction = direction
         self.chain = Chain(model.denoise, model.prior, model.sigmas(steps))
         self.equations = model.constraints() if equations else []
         self.constraints = lru_cache(maxsize=2 * NETWORKS)(self._constraints)
@@ -126,7 +127,7 @@ class RunProblems:
             index = chosen[:, None].expand(-1, 4).contiguous()
             channel = chosen // (shape[1] * shape[2])
             observations = Observations(index, weight, torch.zeros_like(error), error, channel)
-        return constraints_for(self.model, observations, self.scales, equations=bool(self.equations))
+        return constraints_for(self.model, observations, self.scales, bool(self.equations), self.direction)
 
     def _floors(self) -> Tensor:
         floors = [e.record.floor for e in self.equations]
