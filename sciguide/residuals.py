@@ -8,8 +8,6 @@ standard name that the equation knows, else what `fields` says. The arithmetic i
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from sciguide.coordinates import time_step
 from sciguide.equations import Equation, get
 from sciguide.equations.operator import Operator
 from sciguide.errors import InputError
+from sciguide.gaps import Gaps
 from sciguide.matching import conversions, found_units, match_fields
 from sciguide.placement import Place
 
@@ -52,9 +51,8 @@ def residual_of(
     factors = [(1.0, 0.0)] * len(units) if pure else conversions(units, equation, match)
     if "dt" in equation.constants and "dt" not in constants:
         equation = _with_step(given, equation, ds, place, bool(match.later), pure)
-    residual, square, scale_square = _evaluate(place, equation, factors)
+    residual, square, scale_square = _evaluate(place, equation.on(place.grid), factors)
     if np.isnan(square).all():
-        equation.on(place.grid)  # says so, where the grid itself is too small
         raise InputError(f"equation {equation.name}: no stencil is free of gaps in {', '.join(match.names)}")
     return _dataset(place, equation, residual, square, np.sqrt(np.nanmean(scale_square, 0)))
 
@@ -114,32 +112,15 @@ def _with_step(given: object, equation: Equation, ds: xr.Dataset, place: Place, 
 
 
 def _evaluate(
-    place: Place, equation: Equation, factors: list[tuple[float, float]]
+    place: Place, operator: Operator, factors: list[tuple[float, float]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Residuals (N, K, [Z,] Y, X), their mean squares and those of the scale terms (N, K), NaN where there are none.
-    Samples with the same gaps share an operator."""
-    grid, count, K = place.grid, math.prod(place.sizes), len(equation.terms("residual"))
-    residual, start = np.full((count, K, *grid.shape), np.nan), 0
-    square, scale_square = np.full((2, count, K), np.nan)
-
-    @lru_cache(maxsize=16)
-    def operator(gaps: bytes) -> Operator | None:
-        mask = np.unpackbits(np.frombuffer(gaps, np.uint8), count=math.prod(grid.shape)).reshape(grid.shape) == 0
-        try:
-            return equation.on(replace(grid, mask=mask))
-        except InputError:
-            return None
-
+    """Residuals (N, K, [Z,] Y, X), their mean squares and those of the scale terms (N, K), NaN where there are none."""
+    count, K, start = math.prod(place.sizes), len(operator.components), 0
+    residual = np.full((count, K, *place.grid.shape), np.nan)
+    squares = np.full((2, count, K), np.nan)
+    gaps = Gaps(operator)
     for block in place.blocks(factors):
-        gaps = np.packbits(np.isnan(block).any(1).reshape(len(block), -1), axis=1)
-        kinds, which = np.unique(gaps, axis=0, return_inverse=True)
-        for kind, bits in enumerate(kinds):
-            if (op := operator(bits.tobytes())) is None:
-                continue
-            members = np.flatnonzero(which.ravel() == kind)
-            u, rows = torch.from_numpy(block[members]), start + members
-            r = op.residual(u)
-            residual[rows] = torch.where(op.valid, r, torch.nan).numpy()
-            square[rows], scale_square[rows] = op.mean_square(r).numpy(), op.scale_square(u).numpy()
-        start += len(block)
-    return residual, square, scale_square
+        rows = slice(start, start := start + len(block))
+        for out, found in zip((residual, *squares), gaps.measure(torch.from_numpy(block)), strict=True):
+            out[rows] = found.numpy()
+    return residual, *squares
