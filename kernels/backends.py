@@ -28,19 +28,15 @@ _counts: Counter[tuple[str, str]] = Counter()
 _said: set[str] = set()
 
 
-class BackendError(RuntimeError):
-    """A backend that was asked for by name and cannot compute. `hint`: what to do."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
+class BackendError(OSError):
+    """A backend that was asked for by name cannot compute here; the message says what to do."""
 
 
 def chosen() -> str:
     """What was asked for: auto, triton, numba or reference. Raises BackendError for another word."""
     name = _told[-1] if _told else os.environ.get(VARIABLE) or "auto"
     if name != "auto" and name not in NAMES:
-        raise BackendError(f"no backend {name!r}", f"{VARIABLE} is auto, {', '.join(NAMES)}")
+        raise BackendError(f"no backend {name!r}: {VARIABLE} is auto, {', '.join(NAMES)}")
     return name
 
 
@@ -62,7 +58,7 @@ def backend_for(device: torch.device, dtype: torch.dtype) -> str:
         name = {"cuda": "triton", "cpu": "numba"}.get(device.type, "reference")
         return name if dtype in (torch.float32, torch.float64) and not missing(name) else "reference"
     if reason := missing(name) or misplaced(name, device.type):
-        raise BackendError(f"backend {name} was asked for: {reason}", f"set {VARIABLE}=auto")
+        raise BackendError(f"backend {name} was asked for: {reason}; set {VARIABLE}=auto")
     return name
 
 

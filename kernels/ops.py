@@ -136,7 +136,7 @@ class Kernels:
                 raise
             what = f"{wanted} cannot compute {operation} of {', '.join(self.site.program.names)}"
             if chosen() != "auto":
-                raise BackendError(f"{what}: {one_line(error)}", "set SCIGUIDE_BACKEND=auto") from error
+                raise BackendError(f"{what}: {one_line(error)}; set SCIGUIDE_BACKEND=auto") from error
             say(f"{what} ({type(error).__name__}: {one_line(error)}): the PyTorch reference computes it")
             name, run = "reference", self._operation("reference", operation)
             out = run(x, *rest)

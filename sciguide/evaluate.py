@@ -15,6 +15,7 @@ from sciguide.comparison import MARGIN, RATIOS, flags
 from sciguide.errors import InputError
 from sciguide.evidence import Evidence, gather
 from sciguide.judge import DATA, LEAST, LEAST_REFERENCE, Judge, Record
+from sciguide.kernels.backends import computed_by
 from sciguide.observations import read_observations
 from sciguide.provenance import provenance
 from sciguide.receipts import sha256
@@ -77,6 +78,8 @@ def evaluate(
     held, conditional = evidence.reference, bool(evidence.options.get("observations"))
     if not judge.equations and not judge.distributions and truth is None:
         raise InputError(f"{path}: {_too_few(evidence)}, and no equation to measure by")
+    if judge.equations:
+        notes.append(computed_by())
     ensemble, alarms = Method(ENSEMBLE, evidence.samples), []
     tell(ENSEMBLE)
     records = judge.residuals(ensemble) + judge.scored(ensemble)

@@ -2,7 +2,7 @@
 
 To add a verb, write `sciguide/cli/<verb>.py` with `run(argv: list[str]) -> int` and a line in VERBS. Nothing heavy is
 imported before the verb is known. A mistake of the user becomes one line and a hint on stderr and exit code 2;
-`--debug`, anywhere, puts the traceback before them.
+`--debug`, anywhere, puts the traceback before them, and ends with the calls of kernels that were made.
 """
 
 import os
@@ -35,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = dispatch([word for word in argv if word != "--debug"])
         sys.stdout.flush()
+        if debug and (backends := sys.modules.get("sciguide.kernels.backends")):
+            print(backends.summary(), file=sys.stderr)
         return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit would fail once more
@@ -84,7 +86,7 @@ def overview(verbs: dict[str, str]) -> str:
             "",
             *lines,
             "",
-            "sciguide VERB --help shows a verb's options; --debug adds the traceback to an error; --version.",
+            "sciguide VERB --help shows a verb's options; --debug adds the traceback to an error, and counts kernel calls; --version.",
         ]
     )
 

@@ -26,7 +26,7 @@ def doctor() -> int:
     The exit code is 1 if something bad was found.
     """
     needed = [packages, tensors, netcdf, zarr_store, disk]
-    wanted = [graphics, triton_kernels, compiler]
+    wanted = [graphics, triton_kernels, numba_kernels, compiler]
     bad = [trial for trial in needed if not report(trial, "BAD")]
     for trial in wanted:
         report(trial, "-")
@@ -128,10 +128,40 @@ def graphics() -> str:
 
 
 def triton_kernels() -> str:
-    """triton: the compiler of the GPU kernels."""
+    """triton: generated kernels on a GPU, one of them compared with the reference."""
     if importlib.util.find_spec("triton") is None:
         raise Ailment("not installed; only needed on a GPU: pip install triton")
-    return version("triton")
+    import torch
+
+    if not torch.cuda.is_available():
+        return f"{version('triton')}, no GPU to run on"
+    return f"{version('triton')}, {kernel_trial('triton', 'cuda')}"
+
+
+def numba_kernels() -> str:
+    """numba: generated kernels on the CPU, one of them compared with the reference."""
+    if importlib.util.find_spec("numba") is None:
+        raise Ailment("not installed, the PyTorch reference computes on the CPU, slowly: pip install numba")
+    return f"{version('numba')}, {kernel_trial('numba', 'cpu')}"
+
+
+def kernel_trial(backend: str, device: str) -> str:
+    """Where kernels lie, once the energy and gradient of one agree with the reference."""
+    import torch
+
+    from sciguide.equations import get
+    from sciguide.grid import Grid
+    from sciguide.kernels.backends import using
+    from sciguide.kernels.source import cache_folder
+
+    kernels = get("darcy")().on(Grid.uniform((9, 11))).kernels
+    x = 1 + torch.rand(2, 3, 9, 11, generator=torch.Generator().manual_seed(0)).to(device)
+    with using(backend):
+        found = kernels.energy_and_gradient(x)
+    for a, b in zip(found, kernels.reference.energy_and_gradient(x.double()), strict=True):
+        if not bool((a - b).abs().max() <= 1e-5 * b.abs().max()):
+            raise Ailment(f"a kernel is wrong; set SCIGUIDE_BACKEND=reference, remove {cache_folder()} and try again")
+    return f"a kernel agrees with the reference; they are kept in {cache_folder()}"
 
 
 def compiler() -> str:

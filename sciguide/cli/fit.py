@@ -94,9 +94,13 @@ def take_up(folder: Path, config: str) -> str | None:
 
 def tell(cli: Any) -> None:
     """Print what was found in the data; warn where there is little of it."""
+    from sciguide.kernels.backends import computed_by
+
     prepared, prior = cli.datamodule.prepared, cli.model.fitted.prior
     print(prepared.axes, *prepared.notes, sep="\n")
     sizes = ", ".join(f"{name} {stop - start}" for name, (start, stop) in prepared.split.items())
+    if cli.model.fitted.equations:
+        print(computed_by())
     print(f"samples: {sizes}; about {prepared.effective:.0f} independent ones; prior: {prior.kind}")
     if prepared.effective < 50:
         print(

@@ -69,6 +69,9 @@ def generate(
         return 0
     from rich.progress import Progress
 
+    from sciguide.kernels.backends import computed_by
+
+    print(computed_by())
     with Progress(transient=True) as progress:
         task = progress.add_task("drawing", total=members, completed=there)
         made = 0

@@ -69,12 +69,15 @@ def tune(
     if trajectories < 64 or error <= 0 or misreport < 1:
         raise InputError("--trajectories are at least 64, --error is positive, --misreport at least 1")
     from sciguide.generate import find_model, one_thread
+    from sciguide.kernels.backends import computed_by
     from sciguide.model import Model
 
     path = find_model(run)
+    backend = computed_by()
     options = {k: v for k, v in locals().items() if k in tune.__annotations__ and k not in ("run", "return")}
     folder = take_up(path, options)
     model = Model.load(path)
+    print(backend)
     with one_thread():
         compete(model, truths(path.parent, model), folder, options)
     return 0
