@@ -22,6 +22,7 @@ by its name; a user's own is named `module:Class`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
 from math import isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -159,7 +160,8 @@ class Equation(ABC):
         fields, terms = self.members(Field), self.terms(method)
         positive = tuple(name for name, field in fields.items() if field.positive)
         try:
-            return Stencil(tuple(lower(e, geometry) for e in terms.values()), tuple(fields), positive, tuple(terms))
+            exprs = tuple(lower(e, geometry) for e in terms.values())
+            return _interned(Stencil(exprs, tuple(fields), positive, tuple(terms)))
         except ValueError as error:
             raise InputError(f"equation {self.name}: {error}") from error
 
@@ -183,6 +185,12 @@ class Equation(ABC):
         return Operator(
             self.name, self.formula(), *stencils, grid, self.constants, self.moves, self.units, scale, share, groups
         )
+
+
+@cache
+def _interned(stencil: Stencil) -> Stencil:
+    """The first of all stencils that are equal: it keeps its derivatives, which take a while."""
+    return stencil
 
 
 def text(expr: Expr) -> str:
