@@ -59,10 +59,7 @@ def zero_field(evidence: Evidence, n: int) -> np.ndarray:
     mask, model = evidence.layout.mask, evidence.model
     moved = set(range(len(mask)))
     if model and model.equations:
-        moved = {
-            c for e in model.constraints() for f, c in zip(e.operator.fields, e.channels, strict=True)
-            if f in e.operator.moves
-        }  # fmt: skip
+        moved = {c for e in model.constraints() for c in e.moving}
     source = evidence.reference.fields if evidence.reference else evidence.samples
     out = source[np.arange(n) % len(source)].copy()
     out[:, sorted(moved)] = 0

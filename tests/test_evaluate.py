@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from sciguide import metrics, scores
 from sciguide.baselines import kriged, low_passed
 from sciguide.cli import main
-from sciguide.constraints import record_equation
+from sciguide.constraints import record_equations
 from sciguide.covariance import fit_prior
 from sciguide.datasets.normaliser import Normaliser
 from sciguide.datasets.prepare import prepare
@@ -94,7 +94,7 @@ def run(tmp_path_factory):
         error=NetworkError([0.1, 1.0], [[0.1, 0.1], [0.2, 0.2]]),
         effective=prepared.effective,
         fingerprint=prepared.fingerprint,
-        equations=[record_equation("nondivergence", {}, layout, grid, prepared.rows("train"))],
+        equations=record_equations("nondivergence", {}, layout, grid, prepared.rows("train")),
     ).save(folder / "model.pt")
     list(write_ensemble(folder, folder / "ensemble", 12, 3, Options(steps=3, batch=4)))
     weights = np.cos(np.deg2rad(layout.y))[:, None] * layout.mask

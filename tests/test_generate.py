@@ -15,7 +15,7 @@ import torch
 
 import sciguide
 from sciguide.cli import main
-from sciguide.constraints import record_equation
+from sciguide.constraints import record_equations
 from sciguide.covariance import fit_prior
 from sciguide.datasets.layout import Layout
 from sciguide.datasets.normaliser import Normaliser
@@ -48,7 +48,7 @@ def run(tmp_path, make_fields) -> Path:
     model = Model(
         denoiser=Denoiser(prior, network), network=NETWORK, normaliser=normaliser, layout=layout, grid=grid,
         sigma_min=0.01, sigma_max=5.0, error=NetworkError([0.01, 5.0], [[1e-4, 1e-4], [0.5, 0.5]]), effective=24.0,
-        fingerprint="made up", equations=[record_equation("nondivergence", {}, layout, grid, fields)],
+        fingerprint="made up", equations=record_equations("nondivergence", {}, layout, grid, fields),
     )  # fmt: skip
     (tmp_path / "run").mkdir()
     model.save(tmp_path / "run" / "model.pt")

@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sciguide.constraints import EquationRecord, record_equation
+from sciguide.constraints import EquationRecord, record_equations
 from sciguide.covariance import fit_prior
 from sciguide.datasets.module import GridData
 from sciguide.denoiser import Denoiser
@@ -90,7 +90,8 @@ class DiffusionModule(L.LightningModule):
             layout.y, layout.x, layout.y_attrs["units"], layout.x_attrs["units"], layout.mask.all(0), h.boundary
         )
         train = data.split("train")
-        equations = [record_equation(n, given, layout, grid, train) for n, given in (h.equations or {}).items()]
+        wanted = (h.equations or {}).items()
+        equations = [e for n, given in wanted for e in record_equations(n, given, layout, grid, train)]
         few = train[:: -(-train.size // MOST_VALUES)]
         x = data.normaliser.encode(torch.tensor(few, dtype=torch.float64))
         weights = torch.from_numpy(grid.weights())
