@@ -9,7 +9,7 @@ pressure; `nu`: kinematic viscosity; `force_x`, `force_y`: one body force everyw
 and seconds. `scale` is the pressure gradient for the momentum, as one vector, and the vorticity for the divergence.
 
 Centred differences, second order, on stretched grids too. It fails at corners of a moving wall, where velocity jumps
-(a lid-driven cavity has half of its residual in the cells beside the lid's ends), in boundary layers of fewer than four
+(a lid-driven cavity has most of its residual beside the lid's ends), in boundary layers of fewer than four
 points, for a saw-tooth of two grid lengths in p, and on the sphere, whose metric terms it lacks. A time mean of an
 unsteady flow does not obey it: the eddies' stress stays in r.
 Good values: .003 to .006 for the momentum inside a lid-driven cavity of 101 x 101 stretched points, twice the viscosity

@@ -9,12 +9,14 @@ streamfunction (codes with u = dpsi/dy want it negated); each with the value `dt
 `drag`: linear friction; f: 2 Omega sin(lat) on the sphere, where this is the barotropic vorticity equation, nothing on
 a plane. A flow that is forced has its forcing as r. `scale` is the transport without f, lap(psi) for the inversions.
 
-Flux form: over a torus r sums to what the mean vorticity changes by. Its velocity has no divergence at all, so an even
-vorticity is at rest. Midpoint in time, centred in space, second order in both. Each step is inverted for itself, a
-saw-tooth in time would pass a mean. It fails for snapshots more than about half a turnover time, 1 / max|w|, apart, for
-filaments thinner than three points, and on data of a spectral code near its cut-off: compare with the r of the data. On
-a pair of states at T = 0 and 1 it says nothing. Where only w is at hand, psi comes from a Poisson solve.
-Good values of the transport are .01 to .1; below .01 for the inversions. A guide may move every field.
+Flux form: over an evenly spaced torus r sums to what the mean vorticity changes by. Its velocity has no divergence at
+all, so an even vorticity is at rest. Midpoint in time, centred in space, second order in both. Each step is inverted
+for itself, a saw-tooth in time would pass a mean. It fails for snapshots farther apart than about a turnover time,
+max|w| dt = 1, for filaments thinner than five points, and on data of a spectral code near its cut-off. On a pair of
+states at T = 0 and 1 it says nothing. Where only w is at hand, psi comes from a Poisson solve.
+Good values, spectral solutions of decaying turbulence: transport .04 to .2 on 128 x 128 points, .2 to .5 on every
+second of them; inversions .005 to .02, and .02 to .06. `order = 4` makes .01 and .08 of a transport of .04 and .2.
+A guide may move every field.
 """
 
 from sympy import Expr
