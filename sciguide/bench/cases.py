@@ -101,11 +101,9 @@ def made_up(case: Case, fields: tuple[str, ...], device: str, seed: int = 0, dty
         rng = np.random.default_rng([seed, sample])
         parts = []
         for name in fields:
-            waves = rng.integers(1, 6, (len(axes), MODES)), rng.uniform(0, 2 * np.pi, (len(axes), MODES))
-            shapes = [
-                torch.sin(2 * np.pi * torch.as_tensor(k, device=device)[:, None] * t + torch.as_tensor(s, device=device)[:, None])
-                for k, s, t in zip(*waves, axes, strict=True)
-            ]  # fmt: skip
+            waves = rng.integers(1, 6, (len(axes), MODES)), rng.uniform(0, 1, (len(axes), MODES))
+            turns = [(2 * np.pi * torch.as_tensor(w, device=device))[..., None] for w in waves]
+            shapes = [torch.sin(k * t + shift) for k, shift, t in zip(*turns, axes, strict=True)]
             letters = "zyx"[-len(axes) :]
             total = torch.einsum(f"{','.join('m' + a for a in letters)}->{letters}", *shapes)
             mean, amplitude = setting.fields[name]

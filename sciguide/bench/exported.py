@@ -32,7 +32,9 @@ def export(folder: Path, small: bool = False) -> None:
         site = make_site(case)
         programs.setdefault(site.program.key, site.program)
         entries.append({**case._asdict(), "program": site.program.key, "site": without_program(site)})
-    state = {"programs": {k: p.to_json() for k, p in programs.items()}, "cases": entries}
+    from sciguide.kernels.triton_backend import printer_key
+
+    state = {"printer": printer_key(), "programs": {k: p.to_json() for k, p in programs.items()}, "cases": entries}
     (folder / FILE).write_text(json.dumps(state))
     with cache_in(folder / SOURCES):
         print_sources(list(programs.values()))
@@ -64,9 +66,18 @@ def read_cases(folder: Path) -> list[tuple[Case, Site]]:
     return out
 
 
+def check_version(folder: Path) -> None:
+    """Raises InputError where the sources in `folder` are not those that this code would print."""
+    from sciguide.kernels.triton_backend import printer_key
+
+    if json.loads((folder / FILE).read_text())["printer"] != printer_key():
+        raise InputError(f"{folder} was exported by another version of this code: export it again")
+
+
 def run(folder: Path, out: Path, settings: Settings, command: str, names: Sequence[str] = ()) -> int:
     """Check and time the cases of `folder` whose equation is in `names` (all if empty), writing `out` after each row.
     Returns how many cases failed."""
+    check_version(folder)
     chosen = [(c, s) for c, s in read_cases(folder) if not names or c.operator in names]
     sites = dict(chosen)
     with tempfile.TemporaryDirectory() as private:  # 0700, as the cache folder must be, and this user's own

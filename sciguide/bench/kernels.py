@@ -64,8 +64,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Settings:
-    """`backend`: auto or a name; `seconds` of each timing; `compiled`: operations that have torch.compile for a rival; `walls`:
-    fields of at most so many bytes are timed from call to result as well, on a GPU."""
+    """`backend`: auto or a name; `seconds` of each timing; `compiled`: operations that have torch.compile for
+    a rival; `walls`: fields of at most so many bytes are timed from call to result as well, on a GPU."""
 
     device: str = "cpu"
     backend: str = "auto"

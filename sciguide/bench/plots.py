@@ -21,7 +21,7 @@ def plot_kernels(records: Sequence[dict[str, Any]], about: dict[str, Any], path:
     for color, name in enumerate(equations):
         found = sorted((r for r in rows if r["operator"] == name), key=lambda r: r["megabytes"])
         sizes = [r["megabytes"] for r in found]
-        for key, label, marker, line in SERIES:
+        for key, _, marker, line in SERIES:
             style = {"marker": marker, "linestyle": line, "color": f"C{color}", "markersize": 4}
             seconds = [float("nan") if r[key] is None else r[key] for r in found]
             moved = [r["gbps"] * r["seconds"] for r in found]
