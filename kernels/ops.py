@@ -54,7 +54,7 @@ class Kernels:
         self.fields, self.components = len(program.fields), len(program.names)
         # whether J is one matrix whatever x is: then all derivatives of second order vanish
         self.constant = program.linear and not bool(site.log.any())
-        self.key = f"{program.key}-{next(_numbers)}"
+        self.key = f"site-{next(_numbers)}"
         self._ready: dict[tuple, tuple[str, Callable[..., Any]]] = {}
         self._made: dict[str, Any] = {}
         _registry[self.key] = self

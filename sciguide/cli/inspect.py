@@ -1,4 +1,5 @@
-"""`sciguide inspect PATH`: what a NetCDF file, a Zarr store, a model or a run folder holds."""
+"""`sciguide inspect PATH`: what a NetCDF file, a Zarr store, a model or a run folder holds; `inspect kernel NAME`: the
+source that is generated from an equation."""
 
 from pathlib import Path
 
@@ -7,11 +8,15 @@ from sciguide.errors import InputError
 
 
 def run(argv: list[str]) -> int:
+    if argv[:1] == ["kernel"]:
+        from sciguide.cli import kernel
+
+        return kernel.run(argv[1:])
     return call(inspect, argv, "sciguide inspect")
 
 
 def inspect(path: str, verify: bool = False) -> int:
-    """Say what a file or a folder holds.
+    """Say what a file or a folder holds. `sciguide inspect kernel NAME` prints the kernel of an equation.
 
     Args:
         path: a NetCDF file, a Zarr store, a model.pt, a run folder, or a folder of members
