@@ -30,8 +30,8 @@ class Gaps:
         self.fill = torch.tensor(filled, dtype=torch.float64).reshape(-1, *(1,) * len(operator.grid.axes))
 
     def measure(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Residuals (B, K, [Z,] Y, X), their mean squares and those of the scale terms (B, K), as the operator has them,
-        NaN where there are none."""
+        """Residuals (B, K, [Z,] Y, X), their mean squares and those of the scale terms (B, K), as the operator has
+        them, NaN where there are none."""
         gaps = torch.isnan(u)
         u = torch.where(gaps, self.fill, u)
         found = [self.operator.residual(u), self.operator.scale_term(u)]
@@ -62,15 +62,14 @@ def _site(operator: Operator, stencil: Stencil) -> Site:
 def _read(site: Site, gaps: Tensor) -> Tensor:
     """(B, Z, Y, X): whether a stencil reads a gap (B, F, Z, Y, X), itself or through what an edge makes of it."""
     program, halo = site.program, site.program.halo
-    degree = max((r.degree for r in program.reads), default=2)
     out = torch.zeros_like(gaps[:, 0])
-    for f, name in enumerate(program.fields):
-        wide = gaps[:, f].float()
+    for name, degree in sorted({(r.name, r.degree) for r in program.reads}):
+        wide = gaps[:, program.fields.index(name)].float()
         for axis in range(len(AXES)):
             ghosts = site.ghosts(axis, name, degree)
             wide = extend(wide, axis + 1, halo[axis], ghosts._replace(weight=abs(ghosts.weight)))
         for r in program.reads:
-            if r.name == name:
+            if (r.name, r.degree) == (name, degree):
                 starts = [h + o for h, o in zip(halo, (r.dk, r.dj, r.di), strict=True)]
                 z, y, x = (slice(s, s + n) for s, n in zip(starts, site.shape, strict=True))
                 out |= wide[:, z, y, x] > 0
