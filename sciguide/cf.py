@@ -45,6 +45,11 @@ def fits(units: str, wanted: str) -> bool:
         return False
 
 
+def variable_name(text: str) -> str:
+    """`text` as part of a variable's name: letters, digits and underscores."""
+    return re.sub(r"[^A-Za-z0-9]", "_", text)
+
+
 def field_attributes(name: str, attrs: dict[str, Any]) -> dict[str, Any]:
     """The attributes of field `name` as they may stand in a file."""
     kept = {

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
+from sciguide.cf import variable_name
 from sciguide.datasets.layout import Layout
 from sciguide.errors import InputError
 from sciguide.generate import MODEL, find_model
@@ -70,7 +71,7 @@ def lead(ensemble: Ensemble) -> str:
     ds, model = ensemble.ds, ensemble.model
     text = f"{ds.sizes['realization']} members. {ds.attrs.get('summary', '')}."
     for equation in model.equations:
-        values = ds[f"pde_residual_{equation.name}"].values
+        values = ds[f"pde_residual_{variable_name(equation.name)}"].values
         text += (
             f" Residual of {equation.name}: median {np.median(values):.3g}, largest {values.max():.3g}; nine in ten "
             f"training samples are below {equation.floor**0.5:.3g}."
@@ -134,12 +135,14 @@ def map_sections(ensemble: Ensemble) -> list[Section]:
 
 
 def residual_sections(ensemble: Ensemble) -> list[Section]:
-    """|r| over its scale of some members, for each equation."""
+    """|r| over its scale of some members, for each equation: the root mean square of its residuals and levels."""
     out, at = [], frame_of(ensemble.model.layout)
     for equation in ensemble.model.constraints():
         u = torch.nan_to_num(torch.from_numpy(ensemble.fields[:MEMBERS, equation.channels]).double())
-        valid = equation.operator.valid
-        r = torch.where(valid, equation.operator.relative(equation.operator.residual(u))[:, 0], torch.nan).numpy()
+        share = torch.tensor(equation.operator.share, dtype=u.dtype)
+        square = equation.operator.relative(equation.operator.residual(u)).square()
+        square = torch.where(equation.operator.valid, torch.einsum("k,bk...->b...", share, square), torch.nan)
+        r = (square if square.ndim == 3 else square.nanmean(1)).sqrt().numpy()
         scale = decade_scale(list(r), f"|residual of {equation.name}| over its scale in the training data")
         rms = equation.operator.energy(u).sqrt().tolist()
         pictures = [

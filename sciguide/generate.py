@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from sciguide import __version__
+from sciguide.cf import variable_name
 from sciguide.errors import InputError
 from sciguide.guidance import Direction, Guidance, constraints_for
 from sciguide.model import Model
@@ -107,7 +108,7 @@ class Generator:
         for name in drawn[0].residuals:
             values = np.concatenate([d.residuals[name] for d in drawn])[:members]
             about = {"long_name": f"residual of {name}, root mean square over its scale", "units": "1"}
-            ds[f"pde_residual_{name}"] = ("realization", values, about)
+            ds[f"pde_residual_{variable_name(name)}"] = ("realization", values, about)
         return ds
 
     def guidance(self, options: Options) -> Guidance | None:

@@ -18,7 +18,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from sciguide.atomic import write_atomically
-from sciguide.cf import REALIZATION, encodings, repaired
+from sciguide.cf import REALIZATION, encodings, repaired, variable_name
 from sciguide.datasets.store import LOCK
 from sciguide.errors import InputError
 from sciguide.receipts import (
@@ -75,9 +75,10 @@ def member_dataset(
     extra: dict[str, tuple] = {}
     for equation, (value, floor) in residuals.items():
         what = f"residual of {equation}, root mean square over its scale"
-        extra[f"pde_residual_{equation}"] = ("realization", [value], {"long_name": what, "units": "1"})
+        name = variable_name(equation)
+        extra[f"pde_residual_{name}"] = ("realization", [value], {"long_name": what, "units": "1"})
         what += ", .9 quantile of the training data"
-        extra[f"pde_residual_floor_{equation}"] = ("realization", [floor], {"long_name": what, "units": "1"})
+        extra[f"pde_residual_floor_{name}"] = ("realization", [floor], {"long_name": what, "units": "1"})
     extra["seed"] = ("realization", np.array([seed], np.int64), {"long_name": "seed of the noise", "units": "1"})
     for name in names:
         out[name].attrs["ancillary_variables"] = " ".join(extra)

@@ -8,11 +8,15 @@ import torch
 import xarray as xr
 
 from sciguide.constraints import EquationOnModel, EquationRecord, record_equations
+from sciguide.covariance import fit_prior
 from sciguide.datasets.axes import find_axes
 from sciguide.datasets.layout import Layout
 from sciguide.datasets.normaliser import Normaliser
+from sciguide.denoiser import Denoiser
 from sciguide.errors import InputError
+from sciguide.generate import Generator
 from sciguide.grid import grid_of
+from sciguide.model import Model, NetworkError, build_network
 from sciguide.residuals import residual_of
 
 PRESSURES = [850.0, 500.0, 200.0]  # descending from the ground, as files have them
@@ -129,6 +133,32 @@ def test_kernels_of_levels_normalised_alike(setting):
     equation = EquationOnModel(setting.record("hydrostatic")[0], same, setting.grid)
     x = torch.randn(2, 13, 9, 12, dtype=torch.float64)
     assert torch.allclose(equation.kernels.energy(equation.gather(x)), equation.energy(x))
+
+
+def test_a_model_keeps_its_levels(setting, tmp_path):
+    x = setting.normalised()
+    prior = fit_prior("eof", x, torch.from_numpy(setting.layout.mask))
+    network = {"boundary": list(setting.grid.boundary), "width": 8, "multipliers": [1], "blocks": 1, "dropout": 0.0}
+    Model(
+        denoiser=Denoiser(prior, build_network(13, network)),
+        network=network,
+        normaliser=setting.normaliser,
+        layout=setting.layout,
+        grid=setting.grid,
+        sigma_min=0.01,
+        sigma_max=5.0,
+        error=NetworkError([0.1, 1.0], [[0.1] * 13, [0.2] * 13]),
+        effective=5.0,
+        fingerprint="made up",
+        equations=[*setting.record("geostrophic"), *setting.record("hydrostatic")],
+    ).save(tmp_path / "model.pt")
+    loaded = Model.load(tmp_path / "model.pt")
+    for equation, kept in zip(loaded.equations, loaded.constraints(), strict=True):
+        assert torch.equal(kept.energy(x), setting.on_model(equation).energy(x))
+    ds = Generator(loaded).generate(2, policy="none", steps=2, batch=2)
+    names = [n for n in ds.data_vars if n.startswith("pde_residual")]
+    assert names == [f"pde_residual_geostrophic_{p:g}" for p in PRESSURES] + ["pde_residual_hydrostatic"]
+    assert all(np.isfinite(ds[n]).all() for n in names)
 
 
 def test_pairs_in_variables_of_their_own():
