@@ -51,9 +51,9 @@ class GradientStep:
         self.model, self.equation, self.name = model, equation, equation.name
         self.when, self.iterations, self.strength = when, min(max(1, iterations), MOST), strength
         self.floor = 0.0 if hard else equation.record.floor
-        self.channels, operator, units = list(equation.channels), equation.operator, model.normaliser
-        self.kernels = operator.in_units(*(v[self.channels] for v in (units.mean, units.std, units.log)))
-        self.mask = None if model.grid.mask is None else torch.from_numpy(model.grid.mask)
+        operator = equation.operator
+        self.kernels, self.channels = equation.kernels, torch.as_tensor(equation.channels)  # (F,), or (F, Z)
+        self.mask = None if operator.grid.mask is None else torch.from_numpy(operator.grid.mask)
         self.moves = torch.tensor([float(f in operator.moves) for f in operator.fields], dtype=torch.float64)
 
     def acts(self, index: int, last: int) -> bool:
@@ -62,17 +62,18 @@ class GradientStep:
 
     def metric(self, x: Tensor, sigma: float, tilt: Tensor | None = None) -> Tensor:
         """m (B, F), at most 1 without a tilt; exp(`tilt`) (B, C) multiplies it."""
-        error = torch.as_tensor(self.model.error.at(sigma))[self.channels] * self.moves
+        error = torch.as_tensor(self.model.error.at(sigma))[self.channels].reshape(len(self.moves), -1).mean(1)
+        error = error * self.moves
         m = (error / error.max()).to(x).expand(len(x), -1)
-        return m if tilt is None else m * tilt[:, self.channels].to(x).exp()
+        return m if tilt is None else m * tilt[:, self.channels].reshape(*m.shape, -1).mean(-1).to(x).exp()
 
     def features(self, x0: Tensor, sigma: float) -> Tensor:
         """log R / R_data, and the log of the rms change of x0 that would take R there, to first order; (B, 2)."""
-        R, g = self.kernels.energy_and_gradient(x0[:, self.channels])
-        moved = self.metric(g, sigma)[..., None, None] * g
+        R, g = self.kernels.energy_and_gradient(self.equation.gather(x0))
+        moved = _each(self.metric(g, sigma), g) * g
         least = self.equation.record.floor
-        length = (R - least).clamp(min=0) / (moved * g).sum((1, 2, 3)).clamp(min=1e-300)
-        distance = length * moved.square().mean((1, 2, 3)).sqrt()
+        length = (R - least).clamp(min=0) / (moved * g).flatten(1).sum(1).clamp(min=1e-300)
+        distance = length * moved.square().flatten(1).mean(1).sqrt()
         return torch.stack([(R / least).clamp(1e-12, 1e12).log(), distance.clamp(1e-6, 1e6).log()], 1)
 
     def correct(self, x0: Tensor, sigma: float, log_s2: Tensor | None = None, tilt: Tensor | None = None) -> Tensor:
@@ -81,25 +82,24 @@ class GradientStep:
         strength = x0.new_full((len(x0),), self.strength)
         if log_s2 is not None:
             strength = (strength * (-log_s2[:, 0]).exp()).clamp(max=STRONGEST)
-        out = x0.clone()
-        out[:, self.channels] = self.descend(x0[:, self.channels], self.metric(x0, sigma, tilt), strength)
-        return out
+        found = self.descend(self.equation.gather(x0), self.metric(x0, sigma, tilt), strength)
+        return x0.index_copy(1, self.channels.to(x0.device).flatten(), found.reshape(len(x0), -1, *x0.shape[2:]))
 
     def descend(self, x: Tensor, m: Tensor, strength: Tensor) -> Tensor:
-        """From x (B, F, Y, X), each member by itself."""
+        """From x (B, F, [Z,] Y, X), each member by itself."""
         best, least = x, x.new_full((len(x),), torch.inf)
         step = x.new_full((len(x),), 1 / self.curvature)
         for _ in range(self.iterations + 1):
             R, proposed = self.kernels.update(x, step[:, None] * m)
             better = R < least
-            best, least = torch.where(_each(better), x, best), torch.where(better, R, least)
+            best, least = torch.where(_each(better, x), x, best), torch.where(better, R, least)
             if x.device.type == "cpu" and not bool((R > self.floor).any()):
                 break  # on other devices the question would cost more than the launches that it saves
             moved = proposed - x if self.mask is None else torch.where(self.mask.to(x.device), proposed - x, 0)
-            square = torch.where(_each(m) > 0, moved.square() / _each(m), 0).sum((1, 2, 3)) / step.square()
+            square = torch.where(_each(m, x) > 0, moved.square() / _each(m, x), 0).flatten(1).sum(1) / step.square()
             length = strength * (R - self.floor).clamp(min=0) / square
             length = torch.where(torch.isfinite(length), length, 0)
-            x = x + _each(length / step) * moved
+            x = x + _each(length / step, x) * moved
             step = torch.where(length > 0, length, step)
         return best
 
@@ -108,16 +108,16 @@ class GradientStep:
         """The largest of R at the data's mean, roughly: the first launch moves by its inverse, which only has to be of
         the right order."""
         generator = torch.Generator().manual_seed(0)
-        v = torch.randn(1, len(self.channels), *self.model.shape[1:], generator=generator, dtype=torch.float64)
+        v = torch.randn(1, len(self.moves), *self.kernels.shape, generator=generator, dtype=torch.float64)
         at, size = torch.zeros_like(v), 1.0
         for _ in range(POWER_ITERATIONS):
-            v = self.kernels.hvp(at, v / v.norm()) * self.moves[:, None, None]
+            v = self.kernels.hvp(at, v / v.norm()) * _each(self.moves[None], v)
             size = float(v.norm())
             if not 0 < size < torch.inf:
                 return 1.0
         return size
 
 
-def _each(v: Tensor) -> Tensor:
-    """(B,) or (B, F) to broadcast over fields."""
-    return v.reshape(*v.shape, *(1,) * (4 - v.ndim))
+def _each(v: Tensor, x: Tensor) -> Tensor:
+    """(B,) or (B, F) to broadcast over fields x."""
+    return v.reshape(*v.shape, *(1,) * (x.ndim - v.ndim))
