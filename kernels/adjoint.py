@@ -36,15 +36,24 @@ class Cell(NamedTuple):
     energy: bool
 
 
+class Output(NamedTuple):
+    """What a point of `field` gathers through reads of that `degree`; a field's outputs add up, each folded at the
+    edges by the ghosts of its own degree."""
+
+    field: str
+    expr: Expr
+    degree: int
+
+
 class Plan(NamedTuple):
-    """`inputs`: names of what is read, fields, then tangents "u__d", then rows "k__w"; `cells` in the order in which
-    they are computed; `outputs`: per field what a point gathers, empty where the cells themselves are wanted; `tables`:
-    what the coefficients in them stand for; `halo`: (z, y, x)."""
+    """`inputs`: names of what is read, fields, then tangents "u__d", then rows "r0__w"; `cells` in the order in which
+    they are computed; `outputs`: what points gather, at least one for each field, none where the cells themselves are
+    wanted; `tables`: what the coefficients in them stand for; `halo`: (z, y, x)."""
 
     kind: str
     inputs: tuple[str, ...]
     cells: tuple[Cell, ...]
-    outputs: tuple[tuple[str, Expr], ...]
+    outputs: tuple[Output, ...]
     tables: tuple[tuple[Coefficient, Expr], ...]
     halo: tuple[int, int, int]
 
@@ -160,7 +169,7 @@ def make_plan(stencil: Stencil, kind: str) -> Plan:
             *(Cell(f"r{k}{CELL}d", moved[k], k, True) for k in K),
         ],
     }[kind]()
-    outputs: tuple[tuple[str, Expr], ...] = ()
+    outputs: tuple[Output, ...] = ()
     if kind in ("gradient", "vjp"):
         outputs = gather(hoisted, {k: Point(f"r{k}{CELL}") for k in K}, {})
     elif kind == "second":
@@ -171,21 +180,21 @@ def make_plan(stencil: Stencil, kind: str) -> Plan:
     return Plan(kind, (*hoisted.fields, *tangents, *rows), tuple(cells), outputs, tables, hoisted.halo)
 
 
-def gather(stencil: Stencil, plain: dict[int, Point], bent: dict[int, Point]) -> tuple[tuple[str, Expr], ...]:
-    """Per field sum_k sum_o shift(g_k D_ko + h_k dD_ko, -o): g_k in `plain`, h_k in `bent`, dD_ko the derivative of
-    D_ko along the tangents."""
+def gather(stencil: Stencil, plain: dict[int, Point], bent: dict[int, Point]) -> tuple[Output, ...]:
+    """Per field and degree of its reads sum_k sum_o shift(g_k D_ko + h_k dD_ko, -o): g_k in `plain`, h_k in `bent`,
+    dD_ko the derivative of D_ko along the tangents."""
+    terms: dict[tuple[str, int], list[Expr]] = {}
+    for k, derivatives in enumerate(stencil.derivatives):
+        for point, weight in derivatives.items():
+            term = product(plain[k], weight) if k in plain else sympy.S.Zero
+            if k in bent:
+                term += product(bent[k], along(weight, dict(bends(weight))))
+            found = terms.setdefault((point.name, point.degree), [])
+            found.append(shift(term, -point.dj, -point.di, -point.dk))
     out = []
     for field in stencil.fields:
-        terms = []
-        for k, derivatives in enumerate(stencil.derivatives):
-            for point, weight in derivatives.items():
-                if point.name != field:
-                    continue
-                term = product(plain[k], weight) if k in plain else sympy.S.Zero
-                if k in bent:
-                    term += product(bent[k], along(weight, dict(bends(weight))))
-                terms.append(shift(term, -point.dj, -point.di, -point.dk))
-        out.append((field, sympy.Add(*terms)))
+        degrees = sorted(d for f, d in terms if f == field) or [2]
+        out += [Output(field, sympy.Add(*terms.get((field, d), [])), d) for d in degrees]
     return tuple(out)
 
 

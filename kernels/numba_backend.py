@@ -1,0 +1,312 @@
+"""Fused kernels on a CPU: each operation reads its inputs once and writes its outputs once, on the threads of torch.
+
+The generated modules release the interpreter's lock, so plain Python threads share the work: there is no threading
+layer of Numba's that a forked child or a second caller could break, and inside a worker with one torch thread nothing
+is shared. What a row sums up does not depend on how the rows are shared, so repeats are bit-identical.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property, lru_cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import numba_rows, numba_slabs
+from .site import Site
+from .source import digest, load_source
+from .tensors import promote
+
+LEAST_SHARE = 60_000  # points of all fields that are worth a thread of their own
+PLAIN = 4  # position of `plain` among the numbers that every call takes
+LEAST_SLABS = 16  # of one task: at its edges 4 halos are read twice
+
+
+class NumbaBackend:
+    """The program of `site` as compiled CPU code; the operations of `Reference`, for float32 and float64 tensors of any
+    strides on a CPU."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.program = site, site.program
+        self._kernels: dict[tuple[str, torch.dtype], _Kernel] = {}
+
+    def residual(self, x: Tensor) -> Tensor:
+        """r (B, K, [Z,] Y, X), zero where the cell is not valid."""
+        return self._run("residual", x)[1]
+
+    def energy(self, x: Tensor) -> Tensor:
+        """(B,)"""
+        return self._run("energy", x)[0]
+
+    def energy_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The energy (B,) and its gradient, like x."""
+        return self._run("gradient", x)
+
+    def update(self, x: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """The energy (B,) and x - step * gradient, for `step` (B, F)."""
+        return self._run("gradient", x, step=step)
+
+    def jvp(self, x: Tensor, v: Tensor) -> Tensor:
+        """J v, like the residual."""
+        return self._run("jvp", x, d=v)[1]
+
+    def vjp(self, x: Tensor, w: Tensor) -> Tensor:
+        """J^T w, like x."""
+        return self._run("vjp", x, w=w)[1]
+
+    def hvp(self, x: Tensor, v: Tensor) -> Tensor:
+        """The second derivative of the energy times v, like x."""
+        out = self._run("hvp", x, d=v)[1]
+        return self._bend(out, x, v, lambda: self.energy_and_gradient(x)[1])
+
+    def second(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        """d <w, J v> / dx, like x."""
+        out = self._run("second", x, d=v, w=w)[1]
+        return self._bend(out, x, v, lambda: self.vjp(x, w))
+
+    def source(self, kind: str) -> str:
+        """The generated text of one kind of kernel."""
+        return _source(self.program.key, self._stencil, kind, self.site.axes, self.site.mask is not None)[0]
+
+    def _bend(self, out: Tensor, x: Tensor, v: Tensor, slope: Callable[[], Tensor]) -> Tensor:
+        """Add what the curvature of exponentials contributes: d2u/dx2 = factor du/dx."""
+        if not self.site.log.any():
+            return out
+        factor = torch.as_tensor(np.where(self.site.log, self.site.factor, 0), dtype=out.dtype)
+        bent = factor.reshape(-1, *(1,) * self.site.axes) * v * slope()
+        return out + torch.where(bent.isfinite(), bent, 0)
+
+    def _run(self, kind: str, x: Tensor, **others: Tensor) -> tuple[Tensor, Tensor]:
+        x = promote(x)
+        if (kind, x.dtype) not in self._kernels:
+            self._kernels[kind, x.dtype] = _Kernel(self.site, self._stencil, kind, x.dtype)
+        return self._kernels[kind, x.dtype](x, **others)
+
+    @cached_property
+    def _stencil(self) -> Any:
+        from .stencil import Stencil
+
+        return Stencil.from_json(self.program.stencil)
+
+
+class _Views(NamedTuple):
+    """Per view: which of x, d, w it reads, its channel, the channel of d; the units of its rows; its field."""
+
+    where: NDArray[np.int64]
+    units: NDArray
+    names: list[tuple[str, int]]
+
+
+class _Kernel:
+    """One kind of kernel on one site in one type: its compiled module, and the numbers that every call takes."""
+
+    def __init__(self, site: Site, stencil: Any, kind: str, dtype: torch.dtype) -> None:
+        from .adjoint import make_plan
+        from .numba_source import Layout
+
+        self.site, self.kind, self.dtype = site, kind, dtype
+        program, axes, masked = site.program, site.axes, site.mask is not None
+        plan = make_plan(stencil, kind)
+        layout = Layout(plan, axes)
+        self.module, constants = _module(program.key, stencil, kind, axes, masked)
+        real = torch.empty(0, dtype=dtype).numpy().dtype
+        self.turned = (1, 0, 2) if axes == 2 else (0, 1, 2)  # (m, r, x) of (z, y, x)
+        self.nm, self.nr, self.nx = (site.shape[a] for a in self.turned)
+        views = self._views(layout.views)
+        self.real, self.outputs = real, len(program.fields) if plan.outputs else len(plan.cells)
+        tables = [site.table(t) for t in program.tables]
+        at = np.cumsum([0, *(len(t) for t in tables)])[:-1]
+        wm, wr, wx = (site.widths[a] for a in self.turned)
+        widths = np.concatenate([wm / site.total, wr, np.pad(wx, 2 * layout.halo[2])])
+        valid = site.valid if axes == 3 else site.valid.swapaxes(0, 1)
+        mask = np.zeros(0, np.uint8) if not masked else self._flat(site.mask)
+        folds = self._ghosts([(o.field, o.degree) for o in plan.outputs], folded=True)
+        self.edges = folds[0][folds[1] != 0]
+        pending = np.zeros(self.nm, np.uint8)
+        pending[self.edges] = 1
+        self.fixed = (
+            views.where,
+            views.units.astype(real),
+            self._special(views),
+            self._field_units().astype(real),
+            not site.log.any(),
+            *(g.astype(real) if g.dtype == np.float64 else g for g in (*self._ghosts(views.names), *folds)),
+            pending,
+            np.array([site.rules[a] == "periodic" for a in self.turned], np.uint8),
+            np.concatenate([*tables, np.zeros(1)]).astype(real),
+            at.astype(np.uint64),
+            np.array([float(c) for c in constants], real),
+            widths.astype(real),
+            (2 * site.share / site.scale**2).astype(real),
+            self._flat(site.valid) if masked else np.zeros(0, np.uint8),
+            _box(valid),
+            mask,
+        )
+
+    def __call__(
+        self, x: Tensor, d: Tensor | None = None, w: Tensor | None = None, step: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        B = len(x)
+        given = [self._input(x, "fields"), *(self._input(t, "tangents and rows") for t in (d, w))]
+        flats = [flat for flat, _ in given]
+        strides = np.array([s for _, s in given], np.int64)
+        shape = () if self.kind == "energy" else (B, self.outputs, *self.site.shape[3 - self.site.axes :])
+        out = torch.empty(shape if shape else (0,), dtype=self.dtype)
+        energy = np.zeros((B, self.nm))
+        fixed = list(self.fixed)
+        fixed[PLAIN] = fixed[PLAIN] and step is None
+        steps = np.zeros(0, self.real) if step is None else step.to(self.dtype).contiguous().view(-1).numpy()
+        threads, chunks = self._shares(B)
+        tasks = B * chunks
+        ends = [tasks * t // threads for t in range(threads + 1)]
+        shared = (*flats, strides, *fixed, out.view(-1).numpy(), energy.reshape(-1), steps, self.nm, self.nr, self.nx)
+
+        def work(t: int) -> None:
+            self.module.march(*shared, chunks, *self._scratch(), ends[t], ends[t + 1])
+
+        if threads == 1:
+            work(0)
+        else:
+            others = [_pool(os.getpid(), threads - 1).submit(work, t) for t in range(1, threads)]
+            work(0)
+            for other in others:
+                other.result()
+        return torch.from_numpy(energy.sum(1)).to(self.dtype), out
+
+    def _scratch(self) -> tuple[NDArray, ...]:
+        """What a task works in: rings of views and of values at cells, gathered slabs, and where their slots begin."""
+        m, (hm, hr, hx) = self.module, (self.module.HM, self.module.HR, self.module.HX)
+        slab = (self.nr + 4 * hr) * (self.nx + 4 * hx)
+        numbers = (m.V * (m.SLOTS + 1) * slab, m.N * m.SLOTS_G * slab, m.OUTPUTS * slab)
+        indices = (4 * hm + 1, 2 * hm + 1, m.N, 2)
+        return (*(np.zeros(n, self.real) for n in numbers), *(np.zeros(n, np.uint64) for n in indices))
+
+    def _shares(self, B: int) -> tuple[int, int]:
+        """Threads, and tasks that a sample is cut into."""
+        points = B * self.nm * self.nr * self.nx * len(self.site.program.fields)
+        threads = max(1, min(torch.get_num_threads(), points // LEAST_SHARE))
+        if B % threads == 0:
+            return threads, 1
+        chunks = max(1, min(threads, self.nm // LEAST_SLABS))
+        return min(threads, B * chunks), chunks
+
+    def _input(self, t: Tensor | None, what: str) -> tuple[NDArray, tuple[int, ...]]:
+        """The memory of a tensor from its first number on, and its strides (batch, channel, m, r, x)."""
+        if t is None:
+            return np.zeros(0, self.real), (0,) * 5
+        if t.dtype != self.dtype or t.device.type != "cpu" or t.ndim != 2 + self.site.axes:
+            raise ValueError(f"{what}: {t.dtype} on {t.device} of {t.ndim} dimensions, beside fields of {self.dtype}")
+        if tuple(t.shape[2:]) != self.site.shape[3 - self.site.axes :]:
+            raise ValueError(f"{what} have shape {tuple(t.shape)}, the grid {self.site.shape[3 - self.site.axes :]}")
+        extent = 1 + sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True)) if t.numel() else 0
+        flat = t.detach().as_strided((extent,), (1,)).numpy()
+        batch, channel, *steps = t.stride()
+        return flat, (batch, channel, *(steps if self.site.axes == 3 else (steps[0], 0, steps[1])))
+
+    def _views(self, names: list[tuple[str, int]]) -> _Views:
+        """Of the fields, tangents and rows that the plan reads."""
+        site, program = self.site, self.site.program
+        where, units = [], []
+        masked = float(site.mask is not None)
+        for name, _ in names:
+            field, _, suffix = name.partition("__")
+            if suffix == "w":
+                where.append((2, int(field[1:]), 0))
+                units.append((0, 1, 0, 0, 0, 0))
+                continue
+            f = program.fields.index(field)
+            offset, factor, log = site.offset[f], site.factor[f], float(site.log[f])
+            if suffix == "d":
+                where.append((0 if log else 1, f, f))
+                units.append((offset if log else 0, factor, 0, log, log, masked))
+            else:
+                where.append((0, f, 0))
+                units.append((offset, factor, float(field in program.positive), log, 0, masked))
+        return _Views(np.array(where, np.int64).reshape(-1, 3), np.array(units).reshape(-1, 6), names)
+
+    def _special(self, views: _Views) -> NDArray[np.uint8]:
+        """Per view: whether its rows take more than scaling, and whether its columns have ghosts that are not zero."""
+        source, weight = self._ghosts(views.names)[4:]
+        around = self.site.rules[2] == "periodic"
+        return np.stack([views.units[:, 3:].any(1), weight.any((1, 2)) | around], 1).astype(np.uint8)
+
+    def _field_units(self) -> NDArray:
+        site = self.site
+        zero = np.zeros(len(site.program.fields))
+        return np.stack([site.offset, site.factor, zero, site.log, zero, zero + (site.mask is not None)], 1)
+
+    def _ghosts(self, names: list[tuple[str, int]], folded: bool = False) -> tuple[NDArray, ...]:
+        """(source, weight) of the ghosts along m, r, x, (views, 2 halo, S). Folded, only those that pass on what they
+        gather: none on periodic axes. Beyond open edges there are none: no valid cell reads them."""
+        out: list[NDArray] = []
+        for axis in self.turned:
+            halo, rule = self.site.program.halo[axis], self.site.rules[axis]
+            found = []
+            for name, degree in names:
+                field = name.partition("__")[0]
+                rows = name.endswith("__w") or rule == "open" or (folded and rule == "periodic")
+                found.append(
+                    None if rows or field not in self.site.program.fields else self.site.ghosts(axis, field, degree)
+                )
+            width = max((g.source.shape[1] for g in found if g is not None), default=1)
+            source = np.zeros((len(names), 2 * halo, width), np.int64)
+            weight = np.zeros(source.shape)
+            for v, g in enumerate(found):
+                if g is not None:
+                    source[v, :, : g.source.shape[1]], weight[v, :, : g.source.shape[1]] = g
+            if folded and not weight.any():
+                source, weight = source[:0], weight[:0]
+            out += [source, weight]
+        return tuple(out)
+
+    def _flat(self, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(mask.transpose(self.turned)).reshape(-1).astype(np.uint8)
+
+
+def _box(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """First and one past the last valid cell along (m, r, x)."""
+    ends = []
+    for axis in range(3):
+        there = np.flatnonzero(valid.any(tuple({0, 1, 2} - {axis})))
+        ends += [there[0], there[-1] + 1] if len(there) else [0, 0]
+    return np.array(ends, np.int64)
+
+
+@cache
+def _source(key: str, stencil: Any, kind: str, axes: int, masked: bool) -> tuple[str, list]:
+    from .adjoint import make_plan
+    from .numba_source import write_source
+
+    title = ",  ".join(f"{name} = 0" for name in stencil.names)
+    return write_source(make_plan(stencil, kind), axes, masked, title)
+
+
+@cache
+def _module(key: str, stencil: Any, kind: str, axes: int, masked: bool) -> tuple[ModuleType, list]:
+    """The compiled march of a kernel, and the numbers of its table C. Its key holds the code that it calls: Numba's own
+    cache would not notice a change there."""
+    text, constants = _source(key, stencil, kind, axes, masked)
+    name = f"numba_{kind}_{'_'.join(stencil.names)[:40]}"
+    module = load_source(name, text, digest(text, _helpers()))
+    return module, constants
+
+
+@cache
+def _helpers() -> str:
+    texts = []
+    for module in (numba_rows, numba_slabs):
+        with open(module.__file__, encoding="utf-8") as file:
+            texts.append(file.read())
+    return numba.__version__ + "".join(texts)
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Of this process: a forked child makes its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="sciguide-kernels")
