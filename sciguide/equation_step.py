@@ -1,12 +1,12 @@
-"""The kriging step for an equation, matrix-free.
+"""The kriging step for a linear equation, matrix-free.
 
     x0 <- x0 - V J^T (J V J^T + s^2)^-1 r(x0),        V_f = w_f(sigma) M_f block by block over the fields,
 
-over the fields that the equation lets move and the rows of all its K residuals. M_f is the Wiener error covariance of
-field f alone, w_f the network's own mean square error over its trace: data that obey a linear equation give J M = 0 for
-the joint M, and the step would move nothing. The system is solved by conjugate gradients in float64, preconditioned by
-the diagonal of J V J^T in the sine or Hartley transform of each residual, which for constant coefficients is its
-symbol. No iterations at all is the spectrally preconditioned gradient.
+over the fields that the equation lets move and the rows of all its residuals, level by level where it has levels. M_f
+is the Wiener error covariance of field f alone, w_f the network's own mean square error over its trace: data that obey
+a linear equation give J M = 0 for the joint M, and the step would move nothing. The system is solved by conjugate
+gradients in float64, preconditioned by the diagonal of J V J^T in the sine or Hartley transform of each residual, which
+for constant coefficients is its symbol. No iterations at all is the spectrally preconditioned gradient.
 
 s^2 is the mean square of each residual on the training data; 0 makes the step a hard projection. `scales: ml`
 multiplies each V_f and all s^2, per member and step, by what makes the transformed residuals most likely.
@@ -15,6 +15,7 @@ multiplies each V_f and all s^2, per member and step, by what makes the transfor
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,8 +32,8 @@ LEAST_S2 = 1e-8  # of the mean predicted variance: an exact s^2 of 0 leaves roun
 
 
 class Spectrum(NamedTuple):
-    """Diagonals in the transform of the residuals, on their box (Y', X'): `fields` (F, K, Y', X') of J_f V_f J_f^T, and
-    `white` (K, Y', X') of J J^T."""
+    """Diagonals in the transform of the L residuals, on their box (Y', X'): `fields` (F, L, Y', X') of J_f V_f J_f^T,
+    and `white` (L, Y', X') of J J^T."""
 
     fields: Tensor
     white: Tensor
@@ -56,71 +57,78 @@ class EquationStep:
         tolerance: float = 1e-6,
         hard: bool = False,
     ) -> None:
-        logs = [model.layout.names[c] for c in equation.channels if model.normaliser.log[c]]
+        self.channels = [np.ravel(c).tolist() for c in equation.channels]  # of each field, one or those of its levels
+        logs = [model.layout.names[c] for own in self.channels for c in own if model.normaliser.log[c]]
         if logs or not equation.operator.linear:
             why = f"{logs[0]} is log-transformed" if logs else "it is not linear in its fields"
             raise InputError(f"equation {equation.name} cannot guide by a kriging step: {why}")
         self.model, self.equation, self.prior = model, equation, model.prior
         self.scales, self.when, self.iterations, self.tolerance = scales, when, iterations, tolerance
-        told = torch.as_tensor(equation.record.s2, dtype=torch.float64)
-        self.components = len(equation.operator.components)
-        self.s2 = (told * (not hard)).expand(self.components)
-        self.name, self.bands, self.channels = equation.name, BANDS, list(equation.channels)
+        self.name, self.bands = equation.name, BANDS
         kinds = ("log innovation ratio", "log residual over white noise's")
         self.feature_names = tuple(f"{kind}, band {b}" for kind in kinds for b in range(BANDS))
-        self.gain = torch.as_tensor(model.normaliser.std)[self.channels, None, None]  # du / dx of a normalised channel
-        valid = equation.operator.valid
-        self.octaves = Octaves(valid, model.grid.boundary)
+        self.gain = equation.gather(torch.as_tensor(model.normaliser.std)[None, :, None, None])  # du / dx
+        K, grid = len(equation.operator.components), equation.operator.grid
+        each = equation.operator.valid.expand(K, *grid.shape).flatten(0, -3)
+        self.live = each.any((1, 2)).nonzero()[:, 0]  # a level may have no residual at all
+        self.valid = each[self.live]
+        told = torch.as_tensor(equation.record.s2, dtype=torch.float64).expand(K) * (not hard)
+        self.s2 = told.repeat_interleave(len(each) // K)[self.live]
+        self.octaves = Octaves(self.valid, model.grid.boundary)
         self.spectrum = lru_cache(maxsize=64)(self._spectrum)
         self.factor = lru_cache(maxsize=32)(self._factor)
         fields = equation.operator.fields
         self.moving = [f for f, name in enumerate(fields) if name in equation.operator.moves]
-        self.factored = self.components * int(valid.sum()) <= MOST_FACTORED
+        self.factored = int(self.valid.sum()) <= MOST_FACTORED
         self.solved: Solved | None = None  # the last solve, for those who ask how many iterations it took
 
     def acts(self, index: int, last: int) -> bool:
         """On the finished field, and at every noise level where `when` says so."""
         return index == last or self.when == "always"
 
-    # the operator, between normalised fields (B, C, Y, X) and rows (B, K, Y, X), residuals over their scales
+    # between normalised fields (B, C, Y, X) and rows (B, L, Y, X), the residuals or their levels over the scales
+
+    def rows(self, x: Tensor) -> Tensor:
+        """r(x)."""
+        return self.equation.residual(x).flatten(1, -3)[:, self.live]
 
     def forward(self, v: Tensor) -> Tensor:
         """J v."""
-        u = v[:, self.channels] * self.gain
-        return self.equation.operator.relative(self.equation.operator.jvp(u, u))
+        u = self.equation.gather(v) * self.gain
+        return self.equation.operator.relative(self.equation.operator.jvp(u, u)).flatten(1, -3)[:, self.live]
 
     def transpose(self, w: Tensor) -> Tensor:
         """J^T w, zero in the channels that are not the equation's."""
-        out = w.new_zeros(len(w), *self.model.shape)
-        like = w.new_zeros(len(w), len(self.channels), *w.shape[2:])
-        out[:, self.channels] = self.equation.operator.vjp(like, self.equation.operator.relative(w)) * self.gain
-        return out
+        operator, shape = self.equation.operator, self.equation.operator.grid.shape
+        K, F = len(operator.components), len(operator.fields)
+        r = w.new_zeros(len(w), K, *shape)
+        r.view(len(w), -1, *w.shape[2:])[:, self.live] = w
+        like = w.new_zeros(len(w), *self.model.shape)
+        u = operator.vjp(w.new_zeros(len(w), F, *shape), operator.relative(r)) * self.gain
+        return self.equation.scatter(u, like)
 
     def metric(self, v: Tensor, sigma: float, scale: Tensor | None = None) -> Tensor:
         """V v, (B, C, Y, X); `scale` (B, F) multiplies V_f of each of the equation's fields."""
         error = self.model.error.at(sigma)
         wiener = self.prior.error_std(sigma).flatten() ** 2
         out = torch.zeros_like(v)
-        for f, c in enumerate(self.channels):
-            if self.equation.operator.fields[f] not in self.equation.operator.moves:
-                continue
-            alone = torch.zeros_like(v)
+        for f in self.moving:
+            c, alone = self.channels[f], torch.zeros_like(v)
             alone[:, c] = v[:, c]
-            weight = float(error[c] / wiener[c])
+            weight = float(error[c].sum() / wiener[c].sum())
             block = weight * self.prior.apply_M(alone, sigma)[:, c]
-            out[:, c] = block if scale is None else scale[:, f, None, None] * block
+            out[:, c] = block if scale is None else scale[:, f, None, None, None] * block
         return out
 
     def _spectrum(self, sigma: float) -> Spectrum:
         """By probes of one residual at a time: what others leave in it would be noise."""
         generator = torch.Generator().manual_seed(0)
-        valid, K = self.equation.operator.valid, self.components
         z = torch.randint(0, 2, (PROBES, *self.octaves.band.shape), generator=generator).to(torch.float64) * 2 - 1
         fields, white = [], []
-        for k in range(K):
-            probe = z.new_zeros(PROBES, K, *valid.shape)
-            probe[:, k] = self.octaves.inverse(z, probe[:, k])
-            back = self.transpose(probe)
+        for k in range(len(self.valid)):
+            probe = z.new_zeros(PROBES, len(self.valid), *self.octaves.band.shape)
+            probe[:, k] = z
+            back = self.transpose(self.octaves.inverse(probe, z.new_zeros(PROBES, *self.valid.shape)))
 
             def diagonal(moved: Tensor, k: int = k) -> Tensor:
                 found = (z * self.octaves.transform(self.forward(moved)[:, k])).mean(0)
@@ -141,11 +149,10 @@ class EquationStep:
         """Whether the prior does not know the equation yet, trace(J C J^T) > trace(s^2): then observations need it at
         every step, and M conditioned on it."""
         generator = torch.Generator().manual_seed(1)
-        valid = self.equation.operator.valid
-        z = torch.randn(PROBES, self.components, *valid.shape, generator=generator, dtype=torch.float64)
-        z = torch.where(valid, z, 0)
+        z = torch.randn(PROBES, *self.valid.shape, generator=generator, dtype=torch.float64)
+        z = torch.where(self.valid, z, 0)
         trace = (z * self.forward(self.prior.apply_M(self.transpose(z), self.model.sigma_max))).sum() / PROBES
-        return float(trace) > float(self.s2.sum()) * int(valid.sum())
+        return float(trace) > float(self.s2 @ self.valid.sum((1, 2)).double())
 
     def conditional(self, v: Tensor, sigma: float) -> Tensor:
         """V v - V J^T (J V J^T + s^2)^-1 J V v: the metric given the equation, for observations beside it."""
@@ -153,7 +160,7 @@ class EquationStep:
         return moved - self.metric(self.transpose(self._solve_formula(self.forward(moved), sigma)), sigma)
 
     def _solve_formula(self, r: Tensor, sigma: float) -> Tensor:
-        """(J V J^T + s^2)^-1 r for rows r (B, K, Y, X), with the formula's own scales."""
+        """(J V J^T + s^2)^-1 r for rows r (B, L, Y, X), with the formula's own scales."""
         field = r.new_ones(len(r), len(self.channels))
         if self.factored:
             return self._solve_factored(r, sigma, field)
@@ -162,36 +169,34 @@ class EquationStep:
 
     def _solve_factored(self, r: Tensor, sigma: float, field: Tensor) -> Tensor:
         """(sum_f field_f J V_f J^T + s^2)^-1 r, exact where one field moves, or two and s^2 goes with the second."""
-        valid, (vectors, share) = self.equation.operator.valid, self.factor(sigma)
+        vectors, share = self.factor(sigma)
         first, *others = self.moving
         rest = field[:, others].mean(1) if others else field[:, first]
         scale = field[:, first, None] * share + rest[:, None] * (1 - share)
         out = torch.zeros_like(r)
-        rows = r[:, :, valid]
-        out[:, :, valid] = (((rows.flatten(1) @ vectors) / scale) @ vectors.T).reshape(rows.shape)
+        out[:, self.valid] = ((r[:, self.valid] @ vectors) / scale) @ vectors.T
         return out
 
     def _factor(self, sigma: float) -> tuple[Tensor, Tensor]:
         """U (m, m) and shares (m,) with U^T K U = 1 and U^T K_1 U = diag(shares), K = sum_f J V_f J^T + s^2 and K_1 its
         part from the first field that moves: one factor then serves members whose scales differ."""
-        valid, K = self.equation.operator.valid, self.components
-        rows = valid.expand(K, *valid.shape).nonzero()
+        rows = self.valid.nonzero()
         parts: list[list[Tensor]] = [[] for _ in self.moving]
         for part in rows.split(256):
-            unit = torch.zeros(len(part), K, *valid.shape, dtype=torch.float64)
+            unit = torch.zeros(len(part), *self.valid.shape, dtype=torch.float64)
             unit[range(len(part)), *part.T] = 1
             back = self.transpose(unit)
             for f, found in zip(self.moving, parts, strict=True):
                 alone = torch.zeros(len(part), len(self.channels), dtype=torch.float64)
                 alone[:, f] = 1
-                found.append(self.forward(self.metric(back, sigma, alone))[:, :, valid].flatten(1))
+                found.append(self.forward(self.metric(back, sigma, alone))[:, self.valid])
         matrices = [torch.cat(found) for found in parts]
         first = (matrices[0] + matrices[0].T) / 2
         whole = sum(matrices)
         whole = (whole + whole.T) / 2
         # a hard projection has no s^2, and a prior may leave rows without variance: rounding must not decide
         least = self._least(self.spectrum(sigma)).clamp(min=1e-12 * float(whole.diagonal().mean()))
-        whole.diagonal().add_(least.repeat_interleave(int(valid.sum())))
+        whole.diagonal().add_(least[rows[:, 0]])
         lower = torch.linalg.cholesky(whole)
         half = torch.linalg.solve_triangular(lower, first, upper=False)
         shares, q = torch.linalg.eigh(torch.linalg.solve_triangular(lower, half.T, upper=False))
@@ -199,20 +204,20 @@ class EquationStep:
 
     def features(self, x0: Tensor, sigma: float) -> Tensor:
         """Per octave the log of the residuals' energy over its predicted variance, and over white noise's, (B, 8)."""
-        energy = self.octaves.transform(self.equation.residual(x0)).square()
+        energy = self.octaves.transform(self.rows(x0)).square()
         spectrum = self.spectrum(sigma)
         predicted = spectrum.fields.sum(0) + self._least(spectrum)[:, None, None]
         ratios = [(energy / predicted).mean(1), (energy / spectrum.white).mean(1)]
         return torch.cat([self.octaves.means(ratio) for ratio in ratios], 1).clamp(1e-12, 1e12).log()
 
     def _least(self, spectrum: Spectrum) -> Tensor:
-        """s^2 of every residual, (K,), never so small that rounding would be divided by it."""
+        """s^2 of every residual, (L,), never so small that rounding would be divided by it."""
         smallest = LEAST_S2 * spectrum.fields.sum(0).mean((1, 2))
         return torch.where(self.s2 == 0, self.s2, torch.maximum(self.s2, smallest))
 
     def correct(self, x0: Tensor, sigma: float, log_s2: Tensor | None = None, tilt: Tensor | None = None) -> Tensor:
         """The step. exp(`log_s2`) (B, 4) multiplies s^2 of each octave, exp(`tilt`) (B, C) the V_f of each channel."""
-        r = self.equation.residual(x0)
+        r = self.rows(x0)
         spectrum = self.spectrum(sigma)
         least = self._least(spectrum)
         field, noise = x0.new_ones(len(x0), len(self.channels)), least.expand(len(x0), -1)
@@ -223,7 +228,7 @@ class EquationStep:
         if log_s2 is not None:
             s2 = s2 * log_s2[:, None].exp()
         if tilt is not None:
-            field = field * tilt[:, self.channels].exp()
+            field = field * torch.stack([tilt[:, c].mean(1) for c in self.channels], 1).exp()
         self.solved = self.solve(r, sigma, field, s2)
         return x0 - self.metric(self.transpose(self.solved.weights), sigma, field)
 
@@ -235,9 +240,9 @@ class EquationStep:
         return field, factor
 
     def solve(self, r: Tensor, sigma: float, field: Tensor, s2: Tensor) -> Solved:
-        """(sum_f field_f J V_f J^T + s^2)^-1 r for rows r (B, K, Y, X), `field` (B, F), `s2` (B, K, bands)."""
+        """(sum_f field_f J V_f J^T + s^2)^-1 r for rows r (B, L, Y, X), `field` (B, F), `s2` (B, L, bands)."""
         noise = s2[..., self.octaves.band]
-        diagonal = torch.einsum("bf,fkyx->bkyx", field, self.spectrum(sigma).fields) + noise
+        diagonal = torch.einsum("bf,flyx->blyx", field, self.spectrum(sigma).fields) + noise
 
         def system(w: Tensor) -> Tensor:
             moved = self.forward(self.metric(self.transpose(w), sigma, field))

@@ -13,12 +13,13 @@ BANDS = 4  # octaves of the wavenumber, the last holds all that is longer
 
 
 class Octaves:
-    """Of rows (..., Y, X) on the box (Y', X') around the cells that are `valid` (Y, X). `band`: (Y', X'), the octave of
-    every transformed number, 0 the shortest waves."""
+    """Of rows (..., L, Y, X) on the box (Y', X') around the cells that are `valid` (L, Y, X) in any of them. `band`:
+    (Y', X'), the octave of every transformed number, 0 the shortest waves."""
 
     def __init__(self, valid: Tensor, boundary: tuple[str, str]) -> None:
         self.valid = valid
-        rows, columns = valid.any(1).nonzero()[:, 0], valid.any(0).nonzero()[:, 0]
+        any_of = valid.any(0)
+        rows, columns = any_of.any(1).nonzero()[:, 0], any_of.any(0).nonzero()[:, 0]
         self.box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
         sizes = [s.stop - s.start for s in self.box]
         self.transforms = [_transform(n, rule) for n, rule in zip(sizes, boundary, strict=True)]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from sciguide.constraints import EquationOnModel, EquationRecord
+from sciguide.constraints import EquationOnModel, EquationRecord, on_levels
 from sciguide.covariance import fit_prior
 from sciguide.datasets.normaliser import Normaliser
 from sciguide.equation_step import EquationStep
-from sciguide.equations import get
+from sciguide.equations import Field, get
 from sciguide.equations.operator import Operator
 from sciguide.errors import InputError
 from sciguide.grid import Grid
@@ -80,6 +80,34 @@ class Wind(Problem):
         )  # fmt: skip
 
 
+class Layers(Problem):
+    """Temperature and geopotential on four levels, nearly hydrostatic: each level of a field is a channel of its own,
+    and between them lie three levels of the residual."""
+
+    def __init__(self, s2: float | list[float] = 0.0) -> None:
+        rng, grid = np.random.default_rng(6), Grid.uniform((5, 4), (1.0, 1.0), ("open", "periodic"))
+        z = np.array([0.0, 0.7, 1.5, 2.0])
+        T = 1 + 0.3 * rng.standard_normal((SAMPLES, 4, 1, 1)) + 0.05 * rng.standard_normal((SAMPLES, 4, 5, 4))
+        steps = (T[:, 1:] + T[:, :-1]) / 2 * np.diff(z)[:, None, None]
+        base = rng.standard_normal((SAMPLES, 1, 5, 4))
+        phi = np.concatenate([base, base - np.cumsum(steps, 1)], 1) + 0.02 * rng.standard_normal(T.shape)
+        fields, names = np.concatenate([T, phi], 1), tuple("abcdefgh")
+        self.normaliser = Normaliser(fields.mean((0, 2, 3)), fields.std((0, 2, 3)), np.zeros(8, bool), names)
+        self.x = self.normaliser.encode(torch.tensor(fields))
+        equation = get("hydrostatic")(R=1.0)
+        channels = {"T": [0, 1, 2, 3], "phi": [4, 5, 6, 7]}
+        channels = [channels[f] for f in equation.members(Field)]
+        operator = equation.on(on_levels(grid, z), 0.5)
+        record = EquationRecord(operator.to_dict(), channels, s2, 1e-6, z.tolist())
+        self.equation = EquationOnModel(record, self.normaliser, grid)
+        mse = np.linspace(0.1, 0.4, 8)
+        self.model = SimpleNamespace(
+            prior=fit_prior("eof", self.x, torch.ones(8, 5, 4).bool()), normaliser=self.normaliser, grid=grid,
+            shape=(8, 5, 4), sigma_max=30.0, layout=SimpleNamespace(names=names),
+            error=NetworkError([0.01, 30.0], [mse.tolist(), mse.tolist()]),
+        )  # fmt: skip
+
+
 @cache
 def winds() -> tuple[np.ndarray, Normaliser, Prior, Operator]:
     """Winds (v, phi, u), their normaliser, the prior fitted to them, the operator with its scale."""
@@ -103,14 +131,14 @@ def matrix(function, columns: int, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def rows(problem, r: torch.Tensor) -> torch.Tensor:
-    """The valid rows of residuals (B, K, Y, X), (B, rows)."""
+    """The valid rows of residuals (B, K, [Z,] Y, X), (B, rows)."""
     return r[:, :, problem.equation.operator.valid].flatten(1)
 
 
 def dense(problem: Problem, step: EquationStep, sigma: float) -> tuple[torch.Tensor, torch.Tensor]:
     """J (rows, D) on the valid rows and V (D, D)."""
     size = problem.count, problem.model.shape
-    return matrix(lambda v: rows(problem, step.forward(v)), *size), matrix(lambda v: step.metric(v, sigma), *size)
+    return matrix(lambda v: step.forward(v)[:, step.valid], *size), matrix(lambda v: step.metric(v, sigma), *size)
 
 
 @pytest.mark.parametrize("sigma", [0.02, 0.5, 20.0])
@@ -149,6 +177,28 @@ def test_two_residuals_are_solved_together(sigma, factored):
     assert step.features(x0, sigma).shape == (3, len(step.feature_names))
 
 
+@pytest.mark.parametrize("factored", [True, False])
+def test_an_equation_over_levels(factored):
+    """Hydrostatic balance: levels normalised one by one, a residual between them, against dense algebra."""
+    problem, sigma = Layers(1e-2), 0.3
+    step, x0 = problem.step(tolerance=1e-11, iterations=2000), problem.estimate(sigma)
+    step.factored = factored
+    assert step.valid.shape == (3, 5, 4) and len(step.s2) == 3
+    J, V = dense(problem, step, sigma)
+    assert (V - V.T).abs().max() < 1e-12 * V.abs().max()
+    r = rows(problem, problem.equation.residual(x0))
+    change = rows(problem, problem.equation.residual(x0 + 1e-3) - problem.equation.residual(x0))
+    torch.testing.assert_close(change, (1e-3 * J.sum(1)).expand_as(change), rtol=1e-9, atol=1e-12)
+    weights = torch.linalg.solve(J @ V @ J.T + 1e-2 * torch.eye(len(J), dtype=J.dtype), r.T)
+    expected = x0.flatten(1) - (V @ J.T @ weights).T
+    torch.testing.assert_close(step.correct(x0, sigma).flatten(1), expected, atol=1e-8, rtol=0)
+    tilt = torch.linspace(-1, 1, 8).double().expand(3, 8)
+    assert torch.isfinite(step.correct(x0, sigma, torch.zeros(3, 4).double(), tilt)).all()
+    likely = problem.step(scales="ml").correct(x0, sigma)
+    assert (problem.equation.energy(likely) < problem.equation.energy(x0)).all()
+    assert step.features(x0, sigma).shape == (3, 8)
+
+
 def test_likely_scales_of_two_residuals_still_reduce_them():
     problem = Wind([1e-2, 1e-2])
     x0 = problem.estimate(0.3)
@@ -164,8 +214,9 @@ def test_spectra_are_the_diagonals_of_the_transformed_matrices():
     found = step.spectrum(sigma).fields.sum(0)
     w = torch.eye(found[0].numel(), dtype=torch.float64).reshape(-1, *found[0].shape)
     for k in range(2):
-        probe = w.new_zeros(len(w), 2, 8, 7)
-        probe[:, k] = step.octaves.inverse(w, probe[:, k])
+        probe = w.new_zeros(len(w), 2, *w.shape[1:])
+        probe[:, k] = w
+        probe = step.octaves.inverse(probe, w.new_zeros(len(w), 2, 8, 7))
         moved = step.forward(step.metric(step.transpose(probe), sigma))[:, k]
         exact = (w * step.octaves.transform(moved)).sum(0)
         torch.testing.assert_close(step.octaves.means(found[k]), step.octaves.means(exact), rtol=0.3, atol=0)
