@@ -19,7 +19,7 @@ from sympy import Expr
 from .differences import shift
 from .geometry import AXES
 from .program import Program, Read, Table, Tree
-from .stencil import LEAVES, Coefficient, Point, Stencil
+from .stencil import LEAVES, Coefficient, Point, Stencil, slopes
 from .tree import encode
 
 KINDS = ("residual", "energy", "gradient", "jvp", "vjp", "hvp", "second")
@@ -136,8 +136,7 @@ def make_program(stencil: Stencil) -> Program:
 
 def bends(derivative: Expr) -> list[tuple[Point, Expr]]:
     """The derivatives of a derivative, those that do not vanish."""
-    found = [(p, flat(derivative.diff(p))) for p in sorted(derivative.atoms(Point), key=str)]
-    return [(p, d) for p, d in found if d != 0]
+    return [(p, d) for p, d in sorted(slopes(derivative, {}).items(), key=lambda item: str(item[0])) if d != 0]
 
 
 def axes_of(expr: Expr) -> list[str]:
@@ -215,7 +214,3 @@ def all_linear(stencil: Stencil, k: int) -> bool:
     """Whether residual k is linear in the fields."""
     return not any(d.has(Point) for d in stencil.derivatives[k].values())
 
-
-def flat(expr: Expr) -> Expr:
-    """`expr` without the spikes that the derivative of a sign has."""
-    return expr.replace(sympy.DiracDelta, lambda *a: sympy.S.Zero)

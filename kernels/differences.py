@@ -14,7 +14,7 @@ import sympy
 from sympy import Expr, Rational
 
 from .geometry import Geometry
-from .stencil import Coefficient, Point, coriolis, curl, ddt, ddx, ddy, ddz, div_flux, div_vector, expand, lap
+from .stencil import Coefficient, Point, coriolis, curl, ddt, ddx, ddy, ddz, div_flux, div_vector, expand, lap, middle
 
 AXIS_OF = {ddx: "x", ddy: "y", ddz: "z", ddt: "y"}
 
@@ -34,6 +34,8 @@ def lower(expr: Expr, geometry: Geometry) -> Expr:
     expr = sympy.sympify(expr)
     if isinstance(expr, Coefficient) and expr.name == "tan_lat" and not geometry.sphere:
         return sympy.S.Zero
+    if isinstance(expr, Coefficient) and expr.name in ("dz", "dy", "dx"):
+        return step(spacing(expr.name[1], geometry), expr.name[1], expr.offset)
     if isinstance(expr, expand):
         return lower(product_rule(expr.args[0], geometry), geometry)
     args = [lower(a, geometry) for a in expr.args]
@@ -47,9 +49,11 @@ def lower(expr: Expr, geometry: Geometry) -> Expr:
         rest = difference(args[2], "z", geometry) if len(args) == 3 else 0
         return terms / length("x", geometry) + rest
     if isinstance(expr, lap):
-        return sympy.Add(*(second(args[0], axis, geometry) for axis in geometry.axes))
+        return sympy.Add(*(second(args[0], axis, geometry) for axis in geometry.space))
     if isinstance(expr, div_flux):
-        return sympy.Add(*(compact(*args, axis, geometry) for axis in geometry.axes))
+        return sympy.Add(*(compact(*args, axis, geometry) for axis in geometry.space))
+    if isinstance(expr, middle):
+        return (args[0] + args[1]) / 2
     if isinstance(expr, coriolis):
         return Coefficient("coriolis", "y") if geometry.sphere else args[0]
     return expr.func(*args) if args else expr
@@ -57,7 +61,7 @@ def lower(expr: Expr, geometry: Geometry) -> Expr:
 
 def product_rule(expr: Expr, geometry: Geometry) -> Expr:
     """div(K grad p) as K lap(p) + grad(K) . grad(p), wherever it stands in `expr`."""
-    derivatives = [{"x": ddx, "y": ddy, "z": ddz}[axis] for axis in geometry.axes]
+    derivatives = [{"x": ddx, "y": ddy, "z": ddz}[axis] for axis in geometry.space]
     found = expr.atoms(div_flux)
     return expr.xreplace(
         {

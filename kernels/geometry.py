@@ -23,13 +23,20 @@ METRICS = ("dz", "dy", "dx", "radius", "cos_lat", "cos_face", "tan_lat", "coriol
 
 
 class Geometry(NamedTuple):
-    """What of a grid changes the formula, not only its numbers; `uniform` and `onesided` along `axes`."""
+    """What of a grid changes the formula, not only its numbers; `uniform` and `onesided` along `axes`; `timed`: y is
+    time, and no part of a Laplacian."""
 
     sphere: bool = False
     uniform: tuple[bool, ...] = (True, True)
     onesided: tuple[bool, ...] = (False, False)
     axes: tuple[str, ...] = ("y", "x")
     order: int = 2
+    timed: bool = False
+
+    @property
+    def space(self) -> tuple[str, ...]:
+        """The axes of Laplacians."""
+        return tuple(a for a in self.axes if not (self.timed and a == "y"))
 
 
 class Ghosts(NamedTuple):

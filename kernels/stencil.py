@@ -9,6 +9,7 @@ unshifted it stands for the field itself. The operators below act on any express
     curl(u, v)              vertical vorticity          grad(p)              only inside div
     coriolis(f0)            2 Omega sin(lat) on the sphere, f0 on a plane
     curvature()             tan(lat) / radius on the sphere, 0 on a plane
+    middle(u, u_next)       (u + u_next) / 2, printed as mean(u)
 
 `differences.lower` replaces them by differences of points, once the geometry is known. The result is a `Stencil`, the
 one object from which residual, energy, gradient, J v and J^T w are made, by the reference and by generated kernels.
@@ -135,6 +136,15 @@ class div_flux(sympy.Function):
         return f"div({printer.parenthesize(self.args[0], 50)}*grad({printer._print(self.args[1])}{mean}))"
 
 
+class middle(sympy.Function):
+    """The mean of a field and the same a time step later."""
+
+    nargs = 2
+
+    def _sympystr(self, printer: Any) -> str:
+        return f"mean({printer._print(self.args[0])})"
+
+
 class coriolis(sympy.Function):
     """The Coriolis parameter: 2 Omega sin(lat) on the sphere, the argument on a plane."""
 
@@ -217,7 +227,7 @@ class Stencil:
     def points(self) -> tuple[Point, ...]:
         """Every read, in a fixed order."""
         found = set().union(*(e.atoms(Point) for e in self.exprs))
-        return tuple(sorted(found, key=lambda p: (p.name, p.offset, p.degree)))
+        return tuple(sorted(found, key=order))
 
     @cached_property
     def coefficients(self) -> tuple[Coefficient, ...]:
@@ -227,7 +237,7 @@ class Stencil:
     @cached_property
     def derivatives(self) -> tuple[dict[Point, Expr], ...]:
         """dr_k/du_o for every read u_o of residual k, at the cell where r_k stands."""
-        return tuple({p: e.diff(p) for p in self.points if e.has(p)} for e in self.exprs)
+        return tuple(dict(sorted(slopes(e, {}).items(), key=lambda item: order(item[0]))) for e in self.exprs)
 
     @cached_property
     def halo(self) -> tuple[int, int, int]:
@@ -255,7 +265,41 @@ class Stencil:
         return cls(tuple(decode(tree, LEAVES) for tree in state["residuals"]), fields, positive, names)
 
 
-OPERATORS = (ddx, ddy, ddz, ddt, curl, lap, div_vector, div_flux, expand, coriolis)
+def order(point: Point) -> tuple:
+    """By which points are sorted."""
+    return point.name, point.offset, point.degree
+
+
+def slopes(expr: Expr, known: dict[Expr, dict[Point, Expr]]) -> dict[Point, Expr]:
+    """The derivative with respect to every point of `expr`, in one pass: a hundred times faster than `diff` of each.
+    `known`: of parts that were met before, filled here."""
+    if isinstance(expr, Point):
+        return {expr: sympy.S.One}
+    if not expr.args:
+        return {}
+    if expr not in known:
+        found: dict[Point, list[Expr]] = {}
+        for i, arg in enumerate(expr.args):
+            for point, inner in slopes(arg, known).items():
+                found.setdefault(point, []).append(outer(expr, i) * inner)
+        known[expr] = {point: sympy.Add(*terms) for point, terms in found.items()}
+    return known[expr]
+
+
+def outer(expr: Expr, i: int) -> Expr:
+    """The derivative of `expr` with respect to its argument i, which holds points."""
+    if expr.is_Add:
+        return sympy.S.One
+    if expr.is_Mul:
+        return sympy.Mul(*expr.args[:i], *expr.args[i + 1 :])
+    if expr.is_Pow and i == 0:
+        return expr.exp * expr.base ** (expr.exp - 1)
+    if isinstance(expr, sympy.sign):
+        return sympy.S.Zero  # its spike at 0 is left out
+    return expr.fdiff(i + 1)
+
+
+OPERATORS = (ddx, ddy, ddz, ddt, curl, lap, div_vector, div_flux, expand, coriolis, middle)
 LEAVES = {
     "field": (Point, ("name", "dj", "di", "dk", "degree")),
     "coefficient": (Coefficient, ("name", "axis", "offset")),

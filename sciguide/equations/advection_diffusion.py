@@ -20,7 +20,7 @@ from sympy import Expr
 
 from sciguide.equations.base import Constant, Equation, Field
 from sciguide.equations.nondivergence import Nondivergence
-from sciguide.kernels.stencil import ddx, ddy, div, lap
+from sciguide.kernels.stencil import ddx, ddy, div, lap, middle
 
 
 class AdvectionDiffusion(Equation):
@@ -47,4 +47,4 @@ class AdvectionDiffusion(Equation):
         return u * ddx(c) + v * ddy(c)
 
     def _middle(self) -> tuple[Expr, Expr, Expr]:
-        return (self.c + self.c_next) / 2, (self.u + self.u_next) / 2, (self.v + self.v_next) / 2
+        return middle(self.c, self.c_next), middle(self.u, self.u_next), middle(self.v, self.v_next)

@@ -158,6 +158,7 @@ class Equation(ABC):
         """The method ("residual", or the one that `scale` names), lowered. Raises InputError where the grid does not
         have what the operators ask for."""
         fields, terms = self.members(Field), self.terms(method)
+        geometry = geometry._replace(timed=self.axes[0] == "t")
         positive = tuple(name for name, field in fields.items() if field.positive)
         try:
             exprs = tuple(lower(e, geometry) for e in terms.values())

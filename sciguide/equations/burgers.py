@@ -17,7 +17,7 @@ A guide may move u.
 from sympy import Expr
 
 from sciguide.equations.base import Constant, Equation, Field
-from sciguide.kernels.stencil import ddt, ddx
+from sciguide.kernels.stencil import ddt, ddx, lap
 
 
 class Burgers(Equation):
@@ -31,7 +31,7 @@ class Burgers(Equation):
     units = "m s-2"
 
     def residual(self) -> Expr:
-        return ddt(self.u) + ddx(self.u**2 / 2) - self.nu * ddx(ddx(self.u))
+        return ddt(self.u) + ddx(self.u**2 / 2) - self.nu * lap(self.u)
 
     def advection(self) -> Expr:
         """The term that the residual is compared with."""

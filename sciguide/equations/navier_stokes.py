@@ -24,7 +24,7 @@ second of them; divergence .002 to .007, and .009 to .02. A guide may move every
 from sympy import Expr
 
 from sciguide.equations.base import Constant, Equation, Field
-from sciguide.kernels.stencil import curl, ddx, ddy, div, lap
+from sciguide.kernels.stencil import curl, ddx, ddy, div, lap, middle
 
 X_NAMES = ("x_velocity", "sea_water_x_velocity", "x_wind", "eastward_sea_water_velocity", "eastward_wind")
 Y_NAMES = ("y_velocity", "sea_water_y_velocity", "y_wind", "northward_sea_water_velocity", "northward_wind")
@@ -68,4 +68,4 @@ class NavierStokes(Equation):
         }
 
     def _middle(self) -> tuple[Expr, Expr, Expr]:
-        return (self.u + self.u_next) / 2, (self.v + self.v_next) / 2, (self.p + self.p_next) / 2
+        return middle(self.u, self.u_next), middle(self.v, self.v_next), middle(self.p, self.p_next)

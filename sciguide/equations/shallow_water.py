@@ -25,7 +25,7 @@ from sympy import Expr
 
 from sciguide.equations.base import Constant, Equation, Field
 from sciguide.equations.nondivergence import Nondivergence
-from sciguide.kernels.stencil import coriolis, curl, ddx, ddy, div
+from sciguide.kernels.stencil import coriolis, curl, ddx, ddy, div, middle
 
 
 class ShallowWater(Equation):
@@ -59,4 +59,4 @@ class ShallowWater(Equation):
         return {"momentum_x": self.g * ddx(h), "momentum_y": self.g * ddy(h), "mass": ddx(u * h) - ddy(v * h)}
 
     def _middle(self) -> tuple[Expr, Expr, Expr]:
-        return (self.u + self.u_next) / 2, (self.v + self.v_next) / 2, (self.h + self.h_next) / 2
+        return middle(self.u, self.u_next), middle(self.v, self.v_next), middle(self.h, self.h_next)

@@ -22,7 +22,7 @@ A guide may move every field.
 from sympy import Expr
 
 from sciguide.equations.base import Constant, Equation, Field
-from sciguide.kernels.stencil import coriolis, ddx, ddy, div, lap
+from sciguide.kernels.stencil import coriolis, ddx, ddy, div, lap, middle
 
 
 class Vorticity(Equation):
@@ -57,7 +57,7 @@ class Vorticity(Equation):
         return {"transport": transport(psi, w), "inversion": lap(self.psi), "inversion_next": lap(self.psi_next)}
 
     def _middle(self) -> tuple[Expr, Expr]:
-        return (self.w + self.w_next) / 2, (self.psi + self.psi_next) / 2
+        return middle(self.w, self.w_next), middle(self.psi, self.psi_next)
 
 
 def transport(psi: Expr, q: Expr) -> Expr:
