@@ -1,4 +1,4 @@
-"""The text of a generated CPU kernel around its formulas: two loops over columns, and the march over slabs that calls them.
+"""The text of a generated CPU kernel around its formulas: two loops over columns, the march over slabs that calls them.
 
 At step j slab j is read, the cells of slab c = j - halo are computed, and the points of slab p = j - 2 halo gather.
 """
