@@ -28,16 +28,11 @@ def fill(S, to, v, j, b, x, d, w, strides, views, units, special, mask, gr, wr, 
     logarithm the channel of d; `special`: whether more is to be done than to scale, whether columns have ghosts."""
     _, nr, nx, _, hr, hx = sizes
     width, which = nx + 4 * hx, views[v, 0]
-    stride = U(strides[which, 4])
+    source, stride = x if which == 0 else d if which == 1 else w, U(strides[which, 4])
     for r in range(nr):
         row = to + U((2 * hr + r) * width)
         into, start = row + U(2 * hx), place(strides, which, b, views[v, 1], j, r)
-        if which == 0:
-            read_row(S, into, x, start, stride, nx, units[v, 0], units[v, 1])
-        elif which == 1:
-            read_row(S, into, d, start, stride, nx, units[v, 0], units[v, 1])
-        else:
-            read_row(S, into, w, start, stride, nx, units[v, 0], units[v, 1])
+        read_row(S, into, source, start, stride, nx, units[v, 0], units[v, 1])
         if special[v, 0]:
             other = place(strides, 1, b, views[v, 2], j, r)
             finish_row(S, into, nx, units, v, d, other, U(strides[1, 4]), mask, U((j * nr + r) * nx))

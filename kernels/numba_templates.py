@@ -79,16 +79,12 @@ def march(x, d, w, strides, views, units, special, field_units, plain,
                            mask, gm, wm, gr, wr, gx, wx, periodic, sizes)
                     continue
                 which = views[v, 0]
+                source = x if which == 0 else d if which == 1 else w
                 begin, stride = b * strides[which, 0] + views[v, 1] * strides[which, 1], U(strides[which, 4])
                 for r in range(nr):
                     row = to_slab + U((2 * HR + r) * (nx + 4 * HX))
                     start = U(begin + jm * strides[which, 2] + r * strides[which, 3])
-                    if which == 0:
-                        read_row(S, row + U(2 * HX), x, start, stride, nx, units[v, 0], units[v, 1])
-                    elif which == 1:
-                        read_row(S, row + U(2 * HX), d, start, stride, nx, units[v, 0], units[v, 1])
-                    else:
-                        read_row(S, row + U(2 * HX), w, start, stride, nx, units[v, 0], units[v, 1])
+                    read_row(S, row + U(2 * HX), source, start, stride, nx, units[v, 0], units[v, 1])
                     if special[v, 0]:
                         start = place(strides, 1, b, views[v, 2], jm, r)
                         finish_row(S, row + U(2 * HX), nx, units, v, d, start, U(strides[1, 4]), mask,
