@@ -24,16 +24,19 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
+TILE = Tile(128, 32, 4)
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
 class Compiled(NamedTuple):
-    """`registers` a thread; `spilled`: bytes of stack on NVIDIA, registers on AMD; `loads` and `stores` of global memory
-    in the text, edges included; `shared`: bytes of shared memory."""
+    """`registers` a thread; `spilled`: bytes of stack on NVIDIA, vector registers on AMD, in memory both; `parked`:
+    scalar registers of AMD that wait in lanes of a vector register; `loads` and `stores` of global memory in the text;
+    `shared`: bytes of shared memory."""
 
     target: str
     registers: int
     spilled: int
+    parked: int
     loads: int
     stores: int
     shared: int
@@ -45,7 +48,7 @@ def compile_ahead(
     target: str,
     settings: Settings,
     dtype: str = "fp32",
-    tile: Tile = Tile(128, 32, 4),
+    tile: Tile = TILE,
     update: bool = False,
     edge: bool = True,
 ) -> Compiled:
@@ -60,11 +63,12 @@ def compile_ahead(
         "EDGE": edge,
         "ALL": edge,
         "UNIT": True,
+        "BIG": False,
     }
     constants = {name: value for name, value in constants.items() if name in names}
     types = {"flags_ptr": "*u8", "source_ptr": "*i32", "energy_ptr": "*fp64"}
     signature = {n: types.get(n, f"*{dtype}" if n.endswith("_ptr") else "i32") for n in names}
-    signature |= {n: "i64" for n in names if n.endswith(("_sb", "_sf", "_sk")) or n in ("sz", "sy", "sx")}
+    signature |= {n: "i64" for n in names if n.endswith(("_sb", "_sf", "_sk"))}
     signature |= {n: "constexpr" for n in constants}
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     made = triton.compile(source, target=TARGETS[target], options={"num_warps": tile.warps})
@@ -82,7 +86,7 @@ def read_nvidia(made: Any, target: str) -> Compiled:
     ptx = made.asm["ptx"]
     numbers = {name: int(n) for name, n in re.findall(r"(REG|STACK):(\d+)", told)}
     loads, stores = (len(re.findall(rf"\b{word}\.global", ptx)) for word in ("ld", "st"))
-    return Compiled(target, numbers["REG"], numbers["STACK"], loads, stores, made.metadata.shared)
+    return Compiled(target, numbers["REG"], numbers["STACK"], 0, loads, stores, made.metadata.shared)
 
 
 def read_amd(made: Any, target: str) -> Compiled:
@@ -92,16 +96,6 @@ def read_amd(made: Any, target: str) -> Compiled:
     def declared(name: str) -> int:
         return max(int(n) for n in re.findall(rf"\.{name}:\s+(\d+)", text))
 
-    spilled = declared("vgpr_spill_count") + declared("sgpr_spill_count")
-    print(
-        "V",
-        declared("vgpr_spill_count"),
-        "S",
-        declared("sgpr_spill_count"),
-        "sgprs",
-        declared("sgpr_count"),
-        "agpr",
-        declared("agpr_count"),
-    )
+    spilled, parked = declared("vgpr_spill_count"), declared("sgpr_spill_count")
     loads, stores = (len(re.findall(rf"\b(?:global|buffer)_{word}", text)) for word in ("load", "store"))
-    return Compiled(target, declared("vgpr_count"), spilled, loads, stores, made.metadata.shared)
+    return Compiled(target, declared("vgpr_count"), spilled, parked, loads, stores, made.metadata.shared)

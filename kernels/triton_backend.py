@@ -103,7 +103,7 @@ class TritonBackend:
         """Run the kernel of `kind`; the energy (B,) where it gives one."""
         x, v, w = aligned(self._five(x), v if v is None else self._five(v), w if w is None else self._five(w))
         B, (nz, ny, nx) = len(x), self.site.shape
-        numbers = self._on(x)
+        numbers, given = self._on(x), [(n, t) for n, t in (("x", x), ("v", v), ("w", w)) if t is not None]
         kernel = load(self.program, kind).kernel
 
         def start(tile: Tile) -> Tensor | None:
@@ -112,19 +112,20 @@ class TritonBackend:
             partial = (
                 torch.empty(B, count, dtype=torch.float64, device=x.device) if kind in ("energy", "gradient") else None
             )
-            tensors = [x, v, w, out, partial]
-            given = [t for t in tensors if t is not None]
-            if kind == "gradient":
-                given.append(step if step is not None else numbers.values)
-            strides = [s for t in (x, v, w) if t is not None for s in t.stride()[:2]]
-            sizes = [nz, ny, nx, *strides, *x.stride()[2:], chunks, tiles]
-            constants = dict(self.settings._asdict(), UNIT=x.stride(-1) == 1 or nx == 1, **more)
+            step_or_any = numbers.numbers_ptr if step is None else step
+            tensors = dict(x_ptr=x, v_ptr=v, w_ptr=w, out_ptr=out, energy_ptr=partial, step_ptr=step_or_any)
+            strides = {f"{n}_s{c}": t.stride(d) for n, t in given for d, c in enumerate("bk" if n == "w" else "bf")}
+            sizes = dict(
+                nz=nz, ny=ny, nx=nx, sz=x.stride(2), sy=x.stride(3), sx=x.stride(4), chunks=chunks, tiles=tiles
+            )
+            span = sum((n - 1) * abs(s) for n, s in zip(self.site.shape, x.stride()[2:], strict=True))
+            big = max(span, nz * ny * nx) >= 2**31 - 2**16
+            constants = dict(self.settings._asdict(), UNIT=x.stride(-1) == 1 or nx == 1, BIG=big, **more)
             # tiles at edges need more registers: on large grids they are launched apart
             for edge in (False, True) if tile.split else (True,):
-                kernel[(B * count,)](
-                    *given, *numbers, *sizes, **constants, EDGE=edge, ALL=not tile.split, BX=tile.columns,
-                    UNROLL=tile.unroll, num_warps=tile.warps,
-                )  # fmt: skip
+                told = dict(constants, EDGE=edge, ALL=not tile.split, BX=tile.columns, UNROLL=tile.unroll)
+                every = {**tensors, **numbers._asdict(), **strides, **sizes, **told}
+                kernel[(B * count,)](**{name: every[name] for name in kernel.arg_names}, num_warps=tile.warps)
             if partial is None:
                 return None
             energy = torch.empty(B, dtype=x.dtype, device=x.device)
@@ -134,7 +135,7 @@ class TritonBackend:
         if B == 0:
             return x.new_empty(0)
         with torch.cuda.device(x.device) if x.is_cuda else torch.no_grad():
-            return start(choose(self._tiles, self.program, kind, x, start))
+            return start(choose(self._tiles, self.program, kind, self.settings, x, start))
 
     def _five(self, x: Tensor) -> Tensor:
         return x if x.ndim == 5 else x.unsqueeze(2)
@@ -156,7 +157,7 @@ def aligned(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
 @cache
 def printer_key() -> str:
     """A name for the code that prints the kernels."""
-    names = ("adjoint", "differences", "stencil", "triton_device", "triton_print", "triton_schedule", "triton_source")
+    names = ["adjoint", "differences", "stencil", *(f.stem for f in sorted(Path(__file__).parent.glob("triton_*.py")))]
     return digest(*((Path(__file__).parent / f"{name}.py").read_bytes() for name in names))
 
 

@@ -10,16 +10,16 @@ from torch import Tensor
 from .geometry import AXES, field_rule, ghosts
 from .program import Program
 from .site import Site
-from .triton_device import RULES
+from .triton_rules import RULES
 
 
 class Numbers(NamedTuple):
-    """On one device: `values` (see `triton_source.py`), `flags` uint8 of points, `source` and `weight` of ghosts."""
+    """On one device: numbers (see `triton_source.py`), uint8 flags of points, sources and weights of ghosts."""
 
-    values: Tensor
-    flags: Tensor
-    source: Tensor
-    weight: Tensor
+    numbers_ptr: Tensor
+    flags_ptr: Tensor
+    source_ptr: Tensor
+    weight_ptr: Tensor
 
 
 class Settings(NamedTuple):

@@ -91,3 +91,7 @@ def _power(base: Expr, power: Expr) -> str:
 def symbol(name: str, *offsets: int) -> Symbol:
     """The variable that holds `name` at an offset; two underscores keep it apart from every other."""
     return Symbol(f"{name}__{suffix(*offsets)}", real=True)
+
+
+def indent(lines: list[str], depth: int) -> list[str]:
+    return ["    " * depth + line for line in lines]
