@@ -32,9 +32,14 @@ class BackendError(OSError):
     """A backend that was asked for by name cannot compute here; the message says what to do."""
 
 
+def told() -> str | None:
+    """What was said, if anything, right or wrong."""
+    return _told[-1] if _told else os.environ.get(VARIABLE)
+
+
 def chosen() -> str:
     """What was asked for: auto, triton, numba or reference. Raises BackendError for another word."""
-    name = _told[-1] if _told else os.environ.get(VARIABLE) or "auto"
+    name = told() or "auto"
     if name != "auto" and name not in NAMES:
         raise BackendError(f"no backend {name!r}: {VARIABLE} is auto, {', '.join(NAMES)}")
     return name
@@ -48,7 +53,7 @@ def using(name: str) -> Iterator[None]:
         chosen()
         yield
     finally:
-        _told.remove(name)
+        _told.pop()
 
 
 def backend_for(device: torch.device, dtype: torch.dtype) -> str:

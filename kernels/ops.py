@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.library import Library
 
 from .autograd import register
-from .backends import BackendError, backend_class, backend_for, chosen, count, one_line, say
+from .backends import BackendError, backend_class, backend_for, chosen, count, one_line, say, told
 from .reference import Reference
 from .site import Site
 
@@ -69,46 +69,46 @@ class Kernels:
 
     def residual(self, x: Tensor) -> Tensor:
         """r, zero where the cell is not valid."""
-        return torch.ops.sciguide.residual(self._like_x(x), self.key)
+        return torch.ops.sciguide.residual.default(self._like_x(x), self.key)
 
     def energy(self, x: Tensor) -> Tensor:
         """sum_k omega_k mean (r_k / scale_k)^2."""
-        return torch.ops.sciguide.energy(self._like_x(x), self.key)
+        return torch.ops.sciguide.energy.default(self._like_x(x), self.key)
 
     def gradient(self, x: Tensor) -> Tensor:
         """d energy / dx, like x."""
-        return torch.ops.sciguide.gradient(self._like_x(x), self.key)
+        return torch.ops.sciguide.gradient.default(self._like_x(x), self.key)
 
     def energy_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Both at once, detached."""
-        return torch.ops.sciguide.energy_and_gradient(self._like_x(x).detach(), self.key)
+        return torch.ops.sciguide.energy_and_gradient.default(self._like_x(x).detach(), self.key)
 
     def update(self, x: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         """The energy of x, and x - step * gradient for `step` (B, F), at once, detached."""
         x = self._like_x(x).detach()
         if step.shape != x.shape[:2]:
             raise ValueError(f"step is {tuple(step.shape)}, not (B, F) = {tuple(x.shape[:2])}")
-        return torch.ops.sciguide.update(x, step.detach().to(x.dtype), self.key)
+        return torch.ops.sciguide.update.default(x, step.detach().to(x.dtype), self.key)
 
     def jvp(self, x: Tensor, v: Tensor) -> Tensor:
         """J v, like the residual, for `v` like x."""
         x, v = _alike(self._like_x(x), self._like_x(v))
-        return torch.ops.sciguide.jvp(x, v, self.key)
+        return torch.ops.sciguide.jvp.default(x, v, self.key)
 
     def vjp(self, x: Tensor, w: Tensor) -> Tensor:
         """J^T w, like x, for `w` like the residual."""
         x, w = _alike(self._like_x(x), self._like_r(w))
-        return torch.ops.sciguide.vjp(x, w, self.key)
+        return torch.ops.sciguide.vjp.default(x, w, self.key)
 
     def hvp(self, x: Tensor, v: Tensor) -> Tensor:
         """(d2 energy / dx2) v per sample, like x."""
         x, v = _alike(self._like_x(x), self._like_x(v))
-        return torch.ops.sciguide.hvp(x, v, self.key)
+        return torch.ops.sciguide.hvp.default(x, v, self.key)
 
     def second(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:
         """d <w, J(x) v> / dx, like x."""
         x, v, w = _alike(self._like_x(x), self._like_x(v), self._like_r(w))
-        return torch.ops.sciguide.second(x, v, w, self.key)
+        return torch.ops.sciguide.second.default(x, v, w, self.key)
 
     def source(self, kind: str, backend: str) -> str:
         """The text that `backend` runs for an operation."""
@@ -116,16 +116,17 @@ class Kernels:
 
     def launch(self, operation: str, x: Tensor, *rest: Tensor) -> Any:
         """Run an operation on the backend for `x`, and count it."""
-        wanted = backend_for(x.device, x.dtype)
-        found = self._ready.get((wanted, operation, x.dtype))
+        case = operation, x.dtype, x.device.type, told()
+        found = self._ready.get(case)
         if found is None:
-            return self._first(wanted, operation, x, *rest)
+            return self._first(case, operation, x, *rest)
         count(found[0], operation)
         return found[1](x, *rest)
 
-    def _first(self, wanted: str, operation: str, x: Tensor, *rest: Tensor) -> Any:
+    def _first(self, case: tuple, operation: str, x: Tensor, *rest: Tensor) -> Any:
         """The first call, when a kernel is compiled: one that fails is the reference's from then on, unless the
         backend was asked for by name."""
+        wanted = backend_for(x.device, x.dtype)
         try:
             name, run = wanted, self._operation(wanted, operation)
             out = run(x, *rest)
@@ -140,7 +141,7 @@ class Kernels:
             say(f"{what} ({type(error).__name__}: {one_line(error)}): the PyTorch reference computes it")
             name, run = "reference", self._operation("reference", operation)
             out = run(x, *rest)
-        self._ready[wanted, operation, x.dtype] = name, run
+        self._ready[case] = name, run
         count(name, operation)
         return out
 
