@@ -4,8 +4,9 @@
     python benchmarks/kernels_gpu.py --run DIR --device cuda --out OUT.json        there
 
 For each case the answers are asserted first, then timed: the fused kernel, a copy, eager autograd, torch.compile; for
-small fields also from call to result, the host's share of a launch, and the device's share inside a CUDA graph. OUT is
-written after every row, so that what a time limit cuts off loses nothing before it. Exit code 1 if an answer is wrong.
+small fields also from call to result, the host's share of a launch, and the device's share inside a CUDA graph; with
+--tune the best tile as well. OUT is written after every row, so that a time limit loses nothing before it. Exit code 1
+if an answer is wrong.
 """
 
 import argparse
@@ -26,10 +27,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--backend", default="triton", help="triton, auto or reference")
     parser.add_argument("--out", type=Path, default=Path("kernels_gpu.json"))
-    parser.add_argument("--cases", default="", help="equations, comma-separated; all if left out")
+    parser.add_argument("--cases", default="", help="comma-separated, as darcy or 'darcy 16x128x128'; all if left out")
     parser.add_argument("--operations", default=",".join(OPERATIONS), help="comma-separated, in the order wanted")
     parser.add_argument("--seconds", type=float, default=0.3, help="of each timing")
     parser.add_argument("--compile", default="energy_and_gradient", help="operations with torch.compile beside them")
+    parser.add_argument("--tune", action="store_true", help="also time the best tile of several")
     given = parser.parse_args(argv)
     sys.path.insert(0, str(ROOT))
     logging.basicConfig(level=logging.WARNING)
@@ -45,6 +47,7 @@ def main(argv: list[str]) -> int:
         seconds=given.seconds,
         compiled=tuple(filter(None, given.compile.split(","))),
         operations=tuple(given.operations.split(",")),
+        tune=given.tune,
     )
     command = " ".join(["python benchmarks/kernels_gpu.py", *argv])
     names = [name for name in given.cases.split(",") if name]

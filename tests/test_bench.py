@@ -70,7 +70,7 @@ def test_truth_notices_a_wrong_sample_and_nan(operation, sites):
         wrong[-1][1] *= value
         wrong = tuple(wrong) if isinstance(out, tuple) else wrong[0]
         with pytest.raises(WrongAnswer, match=operation):
-            truth.require(operation, lambda wrong=wrong: wrong, "nobody", LOOSE)
+            truth.require(operation, wrong, "nobody", LOOSE)
 
 
 def test_what_is_wrong_is_not_timed_and_the_others_go_on(sites, monkeypatch, capsys):
@@ -166,17 +166,21 @@ def test_sampling_compares_directions_and_backends(tmp_path, capsys):
 
 BLOCKED = """
 import runpy, sys
+from importlib.machinery import PathFinder
 
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked!r}:
-            raise ImportError(name + " is blocked")
+class Absent(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {blocked!r} else PathFinder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, Block())
+sys.meta_path[sys.meta_path.index(PathFinder)] = Absent
 sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:  # torch itself needs SymPy for forward derivatives and torch.compile; the project must not
+    assert not [m for m in ("stencil", "adjoint", "tree") if "sciguide.kernels." + m in sys.modules]
 """
-ABSENT = "sympy numba scipy xarray lightning jsonargparse rich matplotlib yaml netCDF4 zarr dask cf_units cf_xarray cma"
+ABSENT = "numba scipy xarray lightning jsonargparse rich matplotlib yaml netCDF4 zarr dask cf_units cf_xarray cma"
 
 
 def test_a_machine_with_torch_triton_and_numpy_runs_what_was_exported(tmp_path):
@@ -193,9 +197,9 @@ def test_a_machine_with_torch_triton_and_numpy_runs_what_was_exported(tmp_path):
     assert done.returncode == 0, done.stderr
     assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) < 5e6
     words = ["--run", str(folder), "--device", "cpu", "--out", str(out), "--seconds", "0.001", "--compile", ""]
-    words += ["--cases", "darcy,poisson3"]
+    words += ["--cases", "darcy 2x16x16", "--operations", "energy_and_gradient,vjp"]
     done = child(str(tmp_path / "block.py"), *script, *words, TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stdout + done.stderr
     state = json.loads(out.read_text())
-    assert {r["backend"] for r in state["records"]} == {"triton"} and len(state["records"]) == 3 * len(OPERATIONS)
+    assert {r["backend"] for r in state["records"]} == {"triton"} and len(state["records"]) == 2
     assert "triton" in state["header"]["versions"] and "xarray" not in state["header"]["versions"]

@@ -75,10 +75,12 @@ def check_version(folder: Path) -> None:
 
 
 def run(folder: Path, out: Path, settings: Settings, command: str, names: Sequence[str] = ()) -> int:
-    """Check and time the cases of `folder` whose equation is in `names` (all if empty), writing `out` after each row.
-    Returns how many cases failed."""
+    """Check and time the cases of `folder`, writing `out` after each row. `names`: which, as "darcy" or
+    "darcy 16x128x128", all if empty. Returns how many cases failed."""
     check_version(folder)
-    chosen = [(c, s) for c, s in read_cases(folder) if not names or c.operator in names]
+    chosen = [
+        (c, s) for c, s in read_cases(folder) if not names or {c.operator, f"{c.operator} {c.label}"} & set(names)
+    ]
     sites = dict(chosen)
     with tempfile.TemporaryDirectory() as private:  # 0700, as the cache folder must be, and this user's own
         shutil.copytree(folder / SOURCES, Path(private) / SOURCES, copy_function=shutil.copyfile)

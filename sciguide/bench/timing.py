@@ -38,19 +38,20 @@ def measure(calls: Mapping[str, Call], device: str, seconds: float) -> dict[str,
 
 
 def in_turns(calls: Mapping[str, Call], seconds: float) -> dict[str, Timing]:
-    """On a CPU: blocks of calls that follow each other, as in a loop, taking turns. The first of a block is not timed:
-    the threads of the call before may still be awake, and the caches hold its data."""
+    """On a CPU: blocks of calls that follow each other, as in a loop, taking turns. The first of a block is not timed,
+    unless it is long: the threads of the call before may still be awake, and the caches hold its data."""
     blocks = {}
     for name, call in calls.items():
         call()
         once = timed(call)
-        blocks[name] = min(max(int(seconds / ROUNDS / max(once, 1e-9)), 1), 300)
+        blocks[name] = min(int(seconds / ROUNDS / max(once, 1e-9)), 300)
     found: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):
         for name, call in calls.items():
             if sum(found[name]) < 4 * seconds or len(found[name]) < 3:
-                call()
-                found[name] += [timed(call) for _ in range(blocks[name])]
+                if blocks[name]:
+                    call()
+                found[name] += [timed(call) for _ in range(max(blocks[name], 1))]
     return {name: Timing(*np.quantile(v, [0.5, 0.2, 0.8]).tolist()) for name, v in found.items()}
 
 

@@ -1,6 +1,5 @@
 """What a case's answers must be, and how far off they may be."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -45,11 +44,9 @@ class Truth:
                 worst = max(worst, float(ratio.nan_to_num(nan=torch.inf).max()))
         return worst
 
-    def require(
-        self, operation: str, call: Callable[[], Any], who: str, slack: float = 1, box: tuple = (...,)
-    ) -> float:
-        """The error of what `call` gives. Raises WrongAnswer where it is beyond the tolerance times `slack`."""
-        error = self.error(operation, call(), box)
+    def require(self, operation: str, out: Any, who: str, slack: float = 1, box: tuple = (...,)) -> float:
+        """The error of `out`. Raises WrongAnswer where it is beyond the tolerance times `slack`."""
+        error = self.error(operation, out, box)
         if error > slack * TOLERANCE[operation]:
             raise WrongAnswer(f"{operation} by {who} is off by {error:.2g} of the sum of its absolute terms")
         return error

@@ -3,7 +3,7 @@
 from sciguide.cli import meant
 
 ACTIONS = {
-    "kernels": "energy, gradient, residual, J v and J^T w of equations against eager autograd, torch.compile and a copy",
+    "kernels": "energy, gradient, residual, J v, J^T w against eager autograd, torch.compile and a copy",
     "sampling": "a guided chain against an unguided one, and against guidance through the network",
 }
 MOST_BYTES = 64 * 2**20  # of a field on a CPU
