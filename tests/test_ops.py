@@ -3,12 +3,14 @@
 import copy
 import gc
 import logging
+import os
 import pickle
 import shutil
 import subprocess
 import sys
 import warnings
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -327,6 +329,37 @@ def test_without_numba_and_triton_everything_works_and_says_so():
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("equations: computed by the PyTorch reference {('reference', 'energy'): 1")
     assert done.stderr.count("the PyTorch reference computes in its place") == 1
+
+
+INTERPRETED = """
+import sys
+sys.path.insert(0, "tests")
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+from test_ops import darcy, made, wind
+from sciguide.kernels.backends import calls, using
+quick = {"fast_mode": True}
+with using("triton"):
+    k = wind()
+    x, v, w = made(k, "x", "x", "w", B=1)
+    assert gradcheck(k.energy, x, **quick) and gradgradcheck(k.energy, x, **quick)
+    assert gradgradcheck(k.residual, x, **quick) and gradgradcheck(k.jvp, (x, v), **quick)
+    k = darcy()
+    x, s = made(k, "x", "s", B=1)
+    assert gradgradcheck(k.energy, x, **quick)
+    for operation, given in (("energy", [x]), ("update", [x.detach(), s.detach()])):
+        torch.library.opcheck(getattr(torch.ops.sciguide, operation).default, (*given, k.key))
+assert {name for name, _ in calls()} == {"triton"}, calls()
+"""
+
+
+@pytest.mark.skipif(bool(backends.missing("triton")), reason="no Triton")
+def test_triton_goes_through_the_same_door():
+    """In Triton's interpreter, which has to be asked for before Triton is imported."""
+    folder, place = Path(__file__).parents[1], {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-c", INTERPRETED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, env=place)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_wrong_choice_is_one_line_of_the_command(monkeypatch, tmp_path, capsys):
