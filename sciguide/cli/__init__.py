@@ -86,7 +86,7 @@ def overview(verbs: dict[str, str]) -> str:
             "",
             *lines,
             "",
-            "sciguide VERB --help shows a verb's options; --debug adds tracebacks and counts of kernel calls; --version.",
+            "sciguide VERB --help shows a verb's options; --debug adds tracebacks and counts kernel calls; --version.",
         ]
     )
 
