@@ -72,7 +72,7 @@ class NumbaBackend:
 
     def source(self, kind: str) -> str:
         """The generated text of one kind of kernel."""
-        return _source(self.program.key, self._stencil, kind, self.site.axes, self.site.mask is not None)[0]
+        return _source(self._stencil, kind, self.site.axes, self.site.mask is not None)[0]
 
     def _bend(self, out: Tensor, x: Tensor, v: Tensor, slope: Callable[[], Tensor]) -> Tensor:
         """Add what the curvature of exponentials contributes: d2u/dx2 = factor du/dx."""
@@ -114,7 +114,7 @@ class _Kernel:
         program, axes, masked = site.program, site.axes, site.mask is not None
         plan = make_plan(stencil, kind)
         layout = Layout(plan, axes)
-        self.module, constants = _module(program.key, stencil, kind, axes, masked)
+        self.module, constants = _module(stencil, kind, axes, masked)
         real = torch.empty(0, dtype=dtype).numpy().dtype
         self.turned = (1, 0, 2) if axes == 2 else (0, 1, 2)  # (m, r, x) of (z, y, x)
         self.nm, self.nr, self.nx = (site.shape[a] for a in self.turned)
@@ -279,7 +279,7 @@ def _box(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 @cache
-def _source(key: str, stencil: Any, kind: str, axes: int, masked: bool) -> tuple[str, list]:
+def _source(stencil: Any, kind: str, axes: int, masked: bool) -> tuple[str, list]:
     from .adjoint import make_plan
     from .numba_source import write_source
 
@@ -288,10 +288,10 @@ def _source(key: str, stencil: Any, kind: str, axes: int, masked: bool) -> tuple
 
 
 @cache
-def _module(key: str, stencil: Any, kind: str, axes: int, masked: bool) -> tuple[ModuleType, list]:
+def _module(stencil: Any, kind: str, axes: int, masked: bool) -> tuple[ModuleType, list]:
     """The compiled march of a kernel, and the numbers of its table C. Its key holds the code that it calls: Numba's own
     cache would not notice a change there."""
-    text, constants = _source(key, stencil, kind, axes, masked)
+    text, constants = _source(stencil, kind, axes, masked)
     name = f"numba_{kind}_{'_'.join(stencil.names)[:40]}"
     module = load_source(name, text, digest(text, _helpers()))
     return module, constants

@@ -126,13 +126,14 @@ class Site:
 
     @cached_property
     def total(self) -> float:
-        """The area of the valid cells, never 0."""
+        """The area of the valid cells, 1 where there are none."""
         wz, wy, wx = self.widths
         if self.mask is None:  # a box: no sum over all cells
             parts = [w[self.valid.any(tuple({0, 1, 2} - {a}))].sum() for a, w in enumerate(self.widths)]
-            return float(max(np.prod(parts), np.finfo(np.float64).tiny))
-        area = wz[:, None, None] * wy[:, None] * wx
-        return float(max(area[self.valid].sum(), np.finfo(np.float64).tiny))
+            area = float(np.prod(parts))
+        else:
+            area = float((wz[:, None, None] * wy[:, None] * wx)[self.valid].sum())
+        return area if area > 0 else 1.0
 
     @cached_property
     def cell_weight(self) -> NDArray[np.float64]:
