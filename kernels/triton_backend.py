@@ -7,6 +7,7 @@ them it imports SymPy. With TRITON_INTERPRET=1 in the environment before Triton 
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 import triton
@@ -30,6 +31,7 @@ class TritonBackend:
         self.fields, self.rows = len(self.program.fields), len(self.program.names)
         self._numbers: dict[tuple[torch.dtype, torch.device], Numbers] = {}
         self._tiles: dict[tuple, Tile] = {}
+        self._kernels: dict[str, Any] = {}
 
     @cached_property
     def settings(self) -> Settings:
@@ -104,7 +106,9 @@ class TritonBackend:
         x, v, w = aligned(self._five(x), v if v is None else self._five(v), w if w is None else self._five(w))
         B, (nz, ny, nx) = len(x), self.site.shape
         numbers, given = self._on(x), [(n, t) for n, t in (("x", x), ("v", v), ("w", w)) if t is not None]
-        kernel = load(self.program, kind).kernel
+        kernel = self._kernels.get(kind)
+        if kernel is None:
+            kernel = self._kernels[kind] = load(self.program, kind).kernel
 
         def start(tile: Tile) -> Tensor | None:
             tiles, chunks = -(-nx // tile.columns), max(1, ny // tile.rows)
@@ -163,28 +167,11 @@ def printer_key() -> str:
 
 def load(program: Program, kind: str) -> ModuleType:
     """The generated module of one operation, from the cache folder, printed there first where it is missing."""
-    return _load(program.key, kind, _Printed(program, kind))
 
-
-class _Printed:
-    """The text of a kernel, made when it is called for; all of one operation are equal, so that they can be a key."""
-
-    def __init__(self, program: Program, kind: str) -> None:
-        self.program, self.kind = program, kind
-
-    def __call__(self) -> str:
+    def text() -> str:
         from .stencil import Stencil
         from .triton_source import make_source
 
-        return make_source(Stencil.from_json(self.program.stencil), self.kind)
+        return make_source(Stencil.from_json(program.stencil), kind)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Printed)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@cache
-def _load(key: str, kind: str, text: _Printed) -> ModuleType:
-    return load_source(f"triton_{kind}", text, digest(key, kind, printer_key()))
+    return load_source(f"triton_{kind}", text, digest(program.key, kind, printer_key()))
