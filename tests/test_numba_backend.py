@@ -188,6 +188,18 @@ def test_repeats_and_threads_change_no_bit_and_inputs_stay(name):
     assert torch.equal(x, kept)
 
 
+def test_offsets_past_two_to_the_31():
+    """Samples that lie 2^31 numbers apart, in memory of which only they are touched."""
+    ref = reference("darcy", Grid.uniform((9, 10)))
+    plain = fields_for(ref, dtype=torch.float32)
+    memory = torch.empty(2**31 + plain[0].numel(), dtype=torch.float32)
+    far = memory.as_strided(plain.shape, (2**31, *plain.stride()[1:]))
+    far.copy_(plain)
+    backend = NumbaBackend(ref.site)
+    assert torch.equal(backend.residual(far), backend.residual(plain))
+    assert torch.equal(backend.energy_and_gradient(far)[1], backend.energy_and_gradient(plain)[1])
+
+
 @pytest.mark.parametrize("junk", [np.nan, np.inf, 1e36])
 def test_land_changes_no_bit(junk):
     shape = (9, 10)
