@@ -16,7 +16,7 @@ from triton.compiler import ASTSource
 from .program import Program
 from .triton_backend import load
 from .triton_numbers import Settings
-from .triton_tiles import Tile
+from .triton_tiles import Tile, options
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -71,7 +71,7 @@ def compile_ahead(
     signature |= {n: "i64" for n in names if n.endswith(("_sb", "_sf", "_sk"))}
     signature |= {n: "constexpr" for n in constants}
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    made = triton.compile(source, target=TARGETS[target], options={"num_warps": tile.warps})
+    made = triton.compile(source, target=TARGETS[target], options=options(tile, edge, TARGETS[target].backend))
     return read_nvidia(made, target) if TARGETS[target].backend == "cuda" else read_amd(made, target)
 
 

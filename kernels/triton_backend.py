@@ -18,9 +18,9 @@ from .site import Site
 from .source import digest, load_source
 from .triton_device import total
 from .triton_numbers import Numbers, Settings, pack, settings
-from .triton_tiles import Tile, choose
+from .triton_tiles import Tile, choose, options
 
-KINDS = ("residual", "energy", "gradient", "jvp", "vjp", "hvp", "second")
+BACKEND = "hip" if torch.version.hip else "cuda"
 
 
 class TritonBackend:
@@ -129,7 +129,7 @@ class TritonBackend:
             for edge in (False, True) if tile.split else (True,):
                 told = dict(constants, EDGE=edge, ALL=not tile.split, BX=tile.columns, UNROLL=tile.unroll)
                 every = {**tensors, **numbers._asdict(), **strides, **sizes, **told}
-                kernel[(B * count,)](**{name: every[name] for name in kernel.arg_names}, num_warps=tile.warps)
+                kernel[(B * count,)](**{name: every[name] for name in kernel.arg_names}, **options(tile, edge, BACKEND))
             if partial is None:
                 return None
             energy = torch.empty(B, dtype=x.dtype, device=x.device)

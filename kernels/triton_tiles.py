@@ -34,6 +34,12 @@ class Tile(NamedTuple):
     split: bool = False
 
 
+def options(tile: Tile, edge: bool, backend: str) -> dict[str, int]:
+    """How the compiler is told to compile; `backend`: cuda or hip. Left to itself ptxas would spill a little at edges,
+    where rules take many scalars, so that more warps fit."""
+    return {"num_warps": tile.warps, **({"maxnreg": 255} if edge and backend == "cuda" else {})}
+
+
 def default_tile(program: Program, shape: tuple[int, int, int], batch: int) -> Tile:
     """One column a thread, and rows so that a device is full of programs before their marches get long."""
     nz, ny, nx = shape
