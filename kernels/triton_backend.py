@@ -16,8 +16,8 @@ from torch import Tensor
 from .program import Program
 from .site import Site
 from .source import digest, load_source
-from .triton_device import total
 from .triton_numbers import Numbers, Settings, pack, settings
+from .triton_points import total
 from .triton_tiles import Tile, choose, options
 
 BACKEND = "hip" if torch.version.hip else "cuda"

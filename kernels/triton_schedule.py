@@ -27,9 +27,10 @@ class Strand(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """`rows`: of every strand, in ascending order; `cells`: (strand, its expression at the lead, factor and all);
-    `outputs`; `columns`, `planes`: tables along x and z with the offsets at which they are read; `scalars`; `warm_up`:
-    rows marched before the first that counts; `names`: of every read, in the code."""
+    """`rows`: of every strand, in ascending order, without gaps; `cells`: (strand, cell, its expression at the lead);
+    `columns`, `planes`: tables along x and z with the offsets at which they are read; `scalars`: tables without an
+    axis; `warm_up`: rows marched before the first that counts; `deep`: whether planes are read apart; `energy`:
+    whether it is added up."""
 
     rows: dict[Strand, tuple[int, ...]]
     cells: tuple[tuple[Strand, Cell, Expr], ...]

@@ -28,14 +28,13 @@ import triton.language as tl
 from sciguide.kernels.triton_device import (
     cells_exist,
     exists,
-    give,
     line,
-    part_of,
     read,
     read_flags,
     read_row,
     where_valid,
 )
+from sciguide.kernels.triton_points import give, part_of
 from sciguide.kernels.triton_rules import (
     column_of,
     exponential,
