@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import numba_rows, numba_slabs
+from . import numba_memory, numba_rows, numba_slabs
 from .site import Site
 from .source import digest, load_source
 from .tensors import promote
@@ -300,7 +300,7 @@ def _module(stencil: Any, kind: str, axes: int, masked: bool) -> tuple[ModuleTyp
 @cache
 def _helpers() -> str:
     texts = []
-    for module in (numba_rows, numba_slabs):
+    for module in (numba_memory, numba_rows, numba_slabs):
         with open(module.__file__, encoding="utf-8") as file:
             texts.append(file.read())
     return numba.__version__ + "".join(texts)

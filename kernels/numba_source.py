@@ -128,14 +128,15 @@ def row_body(
             bases[key] = f"at{len(bases)}"
             before.append(f"{bases[key]} = {base(layout, p, dm, dr, reach)}")
         array = "G" if CELL in p.name else "S"
-        inside.append(f"{known[p]} = {array}[{bases[key]} + t{shifted(dx)}]")
+        inside.append(f"{known[p]} = take({array}, {bases[key]} + t{shifted(dx)})")
     for c in tables:
         known[c] = c.name if not c.axis else f"{c.name}_{offset_name([c.offset])}"
         number = int(c.name[1:])
         if not c.axis:
             before.append(f"{known[c]} = T[to[{number}]]")
         elif c.axis == "x":
-            inside.append(f"{known[c]} = T[to[{number}] + t{shifted(c.offset)}]")
+            before.append(f"from{number} = to[{number}]")
+            inside.append(f"{known[c]} = take(T, from{number} + t{shifted(c.offset)})")
         else:
             before.append(f"{known[c]} = T[to[{number}] + at[{layout.index(c.axis)}]{shifted(c.offset)}]")
     temporaries, reduced = sympy.cse(exprs, symbols=(sympy.Symbol(f"x{n}") for n in range(10_000)), order="none")
@@ -173,7 +174,7 @@ def write_source(plan: Plan, axes: int, masked: bool, title: str) -> tuple[str, 
         fields = [f for f in plan.inputs if "__" not in f]
         for n, output in enumerate(plan.outputs):
             before += [f"f{n} = factors[{fields.index(output.field)}, 1]", f"to{n} = U({n}) * slab + to_row"]
-            inside.append(f"A[to{n} + t] = f{n} * a{n}")
+            inside.append(f"give{n}(A, to{n} + t, f{n} * a{n})")
         functions.append(GATHER.format(before=joined(before, 1), inside=joined(inside, 2)))
     calls = GATHERING if plan.outputs else KEEPING if plan.kind != "energy" else ""
     energy = ENERGY if plan.kind in ("energy", "gradient") else ""
@@ -187,15 +188,16 @@ def joined(lines: list[str], depth: int) -> str:
 
 def cell_lines(plan: Plan, masked: bool) -> list[str]:
     """From the values v0, v1, ... at a cell to what is kept of them."""
-    lines = ["w = weight * wx[t]"] if any(c.energy for c in plan.cells) else []
+    lines = ["w = weight * take(wx, t)"] if any(c.energy for c in plan.cells) else []
+    lines += ["valid_here = take(valid, at_valid + t)"] * masked
     for n, cell in enumerate(plan.cells):
         value = f"pull{cell.residual} * w * v{n}" if cell.energy else f"v{n}"
-        lines.append(f"g{n} = {value} if valid[at_valid + t] else zero" if masked else f"g{n} = {value}")
+        lines.append(f"g{n} = {value} if valid_here else zero" if masked else f"g{n} = {value}")
         if plan.kind in ("energy", "gradient"):
-            term = f"g{n} * v{n} if valid[at_valid + t] else zero" if masked else f"g{n} * v{n}"
+            term = f"g{n} * v{n} if valid_here else zero" if masked else f"g{n} * v{n}"
             lines.append(f"energy += {term}")
         if plan.kind != "energy":
-            lines.append(f"G[go{n} + t] = g{n}")
+            lines.append(f"give{n}(G, go{n} + t, g{n})")
     return lines
 
 
@@ -222,4 +224,6 @@ def sizes(layout: Layout) -> str:
     numbers |= {"HM": hm, "HR": hr, "HX": hx, "LAG": lag, "SLOTS": 2 * (hm + lag) + 1, "SLOTS_G": 2 * lag + 1}
     first = [f not in into[:o] for o, f in enumerate(into)]
     arrays = f"INTO = np.array({into or [0]})\nFIRST = np.array({first or [True]})"
+    streams = range(max(len(into), len(plan.cells)))
+    arrays += "".join(f"\ngive{n} = writer({n})" for n in streams)
     return "\n".join(f"{name} = {value}" for name, value in numbers.items()) + "\n" + arrays

@@ -14,6 +14,7 @@ c0, c1, ... come from the grid, k0, k1, ... are plain numbers, u_1_m1 is u one r
 
 import numpy as np
 
+from sciguide.kernels.numba_memory import take, writer
 from sciguide.kernels.numba_rows import (
     U,
     callable_from_python,
