@@ -213,4 +213,3 @@ def along(expr: Expr, derivatives: dict[Point, Expr]) -> Expr:
 def all_linear(stencil: Stencil, k: int) -> bool:
     """Whether residual k is linear in the fields."""
     return not any(d.has(Point) for d in stencil.derivatives[k].values())
-

@@ -5,6 +5,7 @@ layer of Numba's that a forked child or a second caller could break, and inside 
 is shared. What a row sums up does not depend on how the rows are shared, so repeats are bit-identical.
 """
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from .source import digest, load_source
 from .tensors import promote
 
 LEAST_SHARE = 60_000  # points of all fields that are worth a thread of their own
+MOST_HUGE = 2**28  # bytes of a result that is laid into huge pages
 PLAIN = 4  # position of `plain` among the numbers that every call takes
 LEAST_SLABS = 16  # of one task: at its edges 4 halos are read twice
 
@@ -157,7 +159,7 @@ class _Kernel:
         flats = [flat for flat, _ in given]
         strides = np.array([s for _, s in given], np.int64)
         shape = () if self.kind == "energy" else (B, self.outputs, *self.site.shape[3 - self.site.axes :])
-        out = np.empty(shape if shape else 0, self.real)  # NumPy asks for huge pages: torch's fault five times slower
+        out = _empty(shape if shape else (0,), self.dtype)
         energy = np.zeros((B, self.nm))
         fixed = list(self.fixed)
         fixed[PLAIN] = fixed[PLAIN] and step is None
@@ -165,7 +167,7 @@ class _Kernel:
         threads, chunks = self._shares(B)
         tasks = B * chunks
         ends = [tasks * t // threads for t in range(threads + 1)]
-        shared = (*flats, strides, *fixed, out.reshape(-1), energy.reshape(-1), steps, self.nm, self.nr, self.nx)
+        shared = (*flats, strides, *fixed, out.view(-1).numpy(), energy.reshape(-1), steps, self.nm, self.nr, self.nx)
 
         def work(t: int) -> None:
             self.module.march(*shared, chunks, *self._scratch(), ends[t], ends[t + 1])
@@ -177,7 +179,7 @@ class _Kernel:
             work(0)
             for other in others:
                 other.result()
-        return torch.from_numpy(energy.sum(1)).to(self.dtype), torch.from_numpy(out)
+        return torch.from_numpy(energy.sum(1)).to(self.dtype), out
 
     def _scratch(self) -> tuple[NDArray, ...]:
         """What a task works in: rings of views and of values at cells, gathered slabs, and where their slots begin."""
@@ -267,6 +269,14 @@ class _Kernel:
 
     def _flat(self, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
         return np.ascontiguousarray(mask.transpose(self.turned)).reshape(-1).astype(np.uint8)
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory for a result. NumPy asks the kernel for huge pages, and fresh pages then cost a fifth; above some hundred
+    megabytes it may take long to find them."""
+    if math.prod(shape) * dtype.itemsize > MOST_HUGE:
+        return torch.empty(shape, dtype=dtype)
+    return torch.from_numpy(np.empty(shape, torch.empty(0, dtype=dtype).numpy().dtype))
 
 
 def _box(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
