@@ -113,10 +113,9 @@ class EquationStep:
         wiener = self.prior.error_std(sigma).flatten() ** 2
         out = torch.zeros_like(v)
         for f in self.moving:
-            c, alone = self.channels[f], torch.zeros_like(v)
-            alone[:, c] = v[:, c]
+            c = self.channels[f]
             weight = float(error[c].sum() / wiener[c].sum())
-            block = weight * self.prior.apply_M(alone, sigma)[:, c]
+            block = weight * self.prior.apply_block(v[:, c], sigma, c)
             out[:, c] = block if scale is None else scale[:, f, None, None, None] * block
         return out
 

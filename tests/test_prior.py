@@ -57,6 +57,12 @@ def test_functions_of_the_covariance(name):
     M, root = prior.apply_M(columns, sigma).flatten(1), prior.sqrt_M(columns, sigma).flatten(1)
     torch.testing.assert_close(M, sigma**2 * gain, atol=1e-12, rtol=0)
     torch.testing.assert_close(root @ root, M, atol=1e-12, rtol=0)
+    for channels in ([0], [1], [0, 1]):
+        alone = correlated_fields(2, seed=3)[:, channels]
+        embedded = torch.zeros(2, *SHAPE, dtype=torch.float64)
+        embedded[:, channels] = alone
+        expected = (embedded.flatten(1) @ M).reshape(2, *SHAPE)[:, channels]
+        torch.testing.assert_close(prior.apply_block(alone, sigma, channels), expected, atol=1e-12, rtol=0)
     points = prior.mask.flatten(1).sum(1)
     diagonal = M.diagonal().reshape(SHAPE).sum((1, 2)) / points
     torch.testing.assert_close(prior.error_std(sigma).flatten() ** 2, diagonal, atol=1e-12, rtol=0)
