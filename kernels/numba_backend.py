@@ -5,7 +5,6 @@ layer of Numba's that a forked child or a second caller could break, and inside 
 is shared. What a row sums up does not depend on how the rows are shared, so repeats are bit-identical.
 """
 
-import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import numba_memory, numba_rows, numba_slabs
+from .results import empty
 from .site import Site
 from .source import digest, load_source
 from .tensors import promote
 
 LEAST_SHARE = 60_000  # points of all fields that are worth a thread of their own
-MOST_HUGE = 2**28  # bytes of a result that is laid into huge pages
 PLAIN = 4  # position of `plain` among the numbers that every call takes
 LEAST_SLABS = 16  # of one task: at its edges 4 halos are read twice
 
@@ -159,7 +158,7 @@ class _Kernel:
         flats = [flat for flat, _ in given]
         strides = np.array([s for _, s in given], np.int64)
         shape = () if self.kind == "energy" else (B, self.outputs, *self.site.shape[3 - self.site.axes :])
-        out = _empty(shape if shape else (0,), self.dtype)
+        out = empty(shape if shape else (0,), self.dtype)
         energy = np.zeros((B, self.nm))
         fixed = list(self.fixed)
         fixed[PLAIN] = fixed[PLAIN] and step is None
@@ -269,14 +268,6 @@ class _Kernel:
 
     def _flat(self, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
         return np.ascontiguousarray(mask.transpose(self.turned)).reshape(-1).astype(np.uint8)
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Memory for a result. NumPy asks the kernel for huge pages, and fresh pages then cost a fifth; above some hundred
-    megabytes it may take long to find them."""
-    if math.prod(shape) * dtype.itemsize > MOST_HUGE:
-        return torch.empty(shape, dtype=dtype)
-    return torch.from_numpy(np.empty(shape, torch.empty(0, dtype=dtype).numpy().dtype))
 
 
 def _box(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
