@@ -31,6 +31,7 @@ def run(argv: list[str]) -> int:
         small: bool = False,
         seconds: float = 1.0,
         no_compile: bool = False,
+        operations: str = "energy_and_gradient,residual,jvp,vjp",
     ) -> int:
         """Check and time the kernels of equations; the exit code is 1 if an answer is wrong.
 
@@ -44,8 +45,11 @@ def run(argv: list[str]) -> int:
             small: tiny cases, a look at the machinery
             seconds: of each timing
             no_compile: leave torch.compile out, whose compiling takes most of the time
+            operations: what is timed, comma-separated
         """
-        return bench_kernels(cases, json, csv, plot, device, backend, small, seconds, not no_compile, command)
+        return bench_kernels(
+            cases, json, csv, plot, device, backend, small, seconds, not no_compile, operations, command
+        )
 
     def sampling(full: bool = False, small: bool = False, csv: str | None = None, json: str | None = None) -> int:
         """Time chains of 20 steps by each direction of guidance, on the CPU.
@@ -73,6 +77,7 @@ def bench_kernels(
     small: bool,
     seconds: float,
     compiled: bool,
+    operations: str,
     command: str,
 ) -> int:
     """Run, print the summary, write what is asked for. Raises InputError."""
@@ -87,11 +92,15 @@ def bench_kernels(
 
     if backend not in ("auto", *NAMES):
         raise InputError(f"--backend {backend}: auto, {', '.join(NAMES)}{meant(backend, NAMES)}")
+    told = tuple(word.strip() for word in operations.split(","))
+    if unknown := [word for word in told if word not in OPERATIONS]:
+        raise InputError(f"--operations {unknown[0]}: {', '.join(OPERATIONS)}{meant(unknown[0], OPERATIONS)}")
     if not seconds > 0:
         raise InputError(f"--seconds {seconds}: more than 0")
     require_device(device, backend)
     chosen = choose(names, small, MOST_BYTES if device == "cpu" else float("inf"))
-    settings = Settings(device, backend, 0.01 if small else seconds, OPERATIONS if compiled and not small else ())
+    rivals = told if compiled and not small else ()
+    settings = Settings(device, backend, 0.01 if small else seconds, rivals, told)
     about = header(command, device)
     records, failed = run_cases(chosen, make_site, settings)
     lines = [*summary(records), *(f"FAILED {line}" for line in failed)]
