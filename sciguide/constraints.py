@@ -13,7 +13,7 @@ from sciguide.coordinates import vertical
 from sciguide.datasets.axes import ascending
 from sciguide.datasets.layout import Layout
 from sciguide.datasets.normaliser import Normaliser
-from sciguide.equations import Equation, get
+from sciguide.equations import Constant, Equation, get
 from sciguide.equations.operator import Operator
 from sciguide.errors import InputError
 from sciguide.grid import Grid
@@ -51,13 +51,14 @@ def record_equations(
     """Measure the equation `name` on physical training samples (N, C, Y, X): one record, or one for each level where
     it is over (y, x) and its fields are on levels.
 
-    `given`: variables of its fields, where their names do not tell, and values of its constants. Raises InputError
+    `given`: variables of its fields, where their names do not tell, and its constants, values or variables. Raises InputError
     where the layout lacks a field, holds it in other units or on other levels than the rest, or where the equation
     compares two times and the layout has one.
     """
-    told = {k: v for k, v in given.items() if not isinstance(v, str)}
-    equation = get(name)(**told)
-    match = match_fields(layout.template, equation, {k: v for k, v in given.items() if isinstance(v, str)})
+    kind = get(name)
+    told = {k: v for k, v in given.items() if not isinstance(v, str) or k in kind.members(Constant)}
+    equation = kind(**told)
+    match = match_fields(layout.template, equation, {k: v for k, v in given.items() if k not in told})
     _check_times(equation, match, told)
     _check_units(equation, match, layout, grid)
     levels = _levels(equation, match, layout)

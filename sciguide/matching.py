@@ -31,8 +31,8 @@ class Match(NamedTuple):
 
 def match_fields(ds: xr.Dataset, equation: Equation, fields: Mapping[str, str] | None = None) -> Match:
     """The variable of `ds` for each field of the equation. Raises InputError where it is absent or ambiguous."""
-    wanted: dict[str, Field] = equation.members(Field)
-    there, fields = [str(n) for n in ds.data_vars], dict(fields or {})
+    wanted, there = equation.fields, [str(n) for n in ds.data_vars]
+    fields = {**equation.named, **(fields or {})}
     for name, variable in fields.items():
         if name not in wanted:
             raise InputError(f"equation {equation.name} has the fields {', '.join(wanted)}, not {name!r}")
@@ -59,7 +59,7 @@ def _search(ds: xr.Dataset, there: list[str], equation: Equation, field: Field) 
 
 def found_units(ds: xr.Dataset, equation: Equation, match: Match) -> dict[str, str]:
     """The units of each field as they are found. Raises InputError where a field that needs units has none."""
-    fields, found = equation.members(Field), {}
+    fields, found = equation.fields, {}
     for name, variable in match.variables.items():
         units = units_of(ds[variable].attrs)
         if units is None and fields[name].units is not None:
@@ -72,7 +72,7 @@ def found_units(ds: xr.Dataset, equation: Equation, match: Match) -> dict[str, s
 
 def conversions(found: Mapping[str, str], equation: Equation, match: Match) -> list[tuple[float, float]]:
     """(factor, offset) that turn each field into the equation's units. Raises InputError where that cannot be."""
-    fields, out = equation.members(Field), []
+    fields, out = equation.fields, []
     for name, variable in match.variables.items():
         try:
             out.append(conversion(found[name], fields[name].units or found[name]))

@@ -48,10 +48,13 @@ class Place(NamedTuple):
     ) -> "Place":
         """Raises InputError for axes that cannot be found, coordinates that are no use, and fields that differ."""
         ds, given = ds[match.names], dict(axes or {})
-        dims = ds[match.names[0]].dims
-        if any(set(ds[n].dims) != set(dims) for n in match.names):
+        dims = max((ds[n].dims for n in match.names), key=len)
+        if any(set(ds[n].dims) != set(dims) for f, n in match.variables.items() if f in equation.moves) or any(
+            not set(ds[n].dims) <= set(dims) for n in match.names
+        ):
             found = "; ".join(f"{n} {ds[n].dims}" for n in match.names)
             raise InputError(f"the fields have different dimensions: {found}; select or average until they agree")
+        (ds,) = xr.broadcast(ds[sorted(match.names, key=lambda n: -ds[n].ndim)])
         if boundary is not None and len(boundary) != len(equation.axes):
             raise InputError(f"boundary {boundary}: equation {equation.name} is over ({', '.join(equation.axes)})")
         time = _time(ds, equation, given) if match.later or "t" in equation.axes else None

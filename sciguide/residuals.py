@@ -28,7 +28,7 @@ def residual_of(
     fields: Mapping[str, str] | None = None,
     axes: Mapping[str, str] | None = None,
     boundary: tuple[str, ...] | None = None,
-    **constants: float,
+    **constants: float | str,
 ) -> xr.Dataset:
     """`residual` on the grid of `ds` (NaN where its stencil does not fit, beside gaps and at open edges), `rms` and
     `relative_rms` over every dimension that is none of the equation's axes, level by level where it is over (y, x).
@@ -40,7 +40,8 @@ def residual_of(
 
     `fields`: the variable for each field of the equation; `axes`: names of the dimensions `y`, `x`, `level`, `time`;
     `boundary`: for each of the equation's axes, as in `Grid`, by default open, but periodic around the globe;
-    `constants`: the equation's. Raises InputError for fields that are missing, ambiguous, in wrong units or infinite,
+    `constants`: the equation's, numbers, or names of variables where they vary; a field that no
+    guide moves may lack dimensions that others have. Raises InputError for fields that are missing, ambiguous, in wrong units or infinite,
     and for unusable coordinates.
     """
     given, equation = equation, _instance(equation, constants)
@@ -86,7 +87,7 @@ def _dataset(
     return out.assign(residual=out["residual"].transpose(..., *source))
 
 
-def _instance(equation: str | type[Equation] | Equation, constants: Mapping[str, float]) -> Equation:
+def _instance(equation: str | type[Equation] | Equation, constants: Mapping[str, float | str]) -> Equation:
     if isinstance(equation, Equation):
         if constants:
             raise InputError(
@@ -108,7 +109,7 @@ def _with_step(given: object, equation: Equation, ds: xr.Dataset, place: Place, 
     dt, had = time_step(ds[place.time], pure), equation.constants["dt"]
     if ready and not math.isclose(dt, had, rel_tol=1e-4):
         raise InputError(f"equation {equation.name} was made with dt = {had:g}; the times are {dt:g} apart")
-    return equation if ready else type(equation)(**{**equation.constants, "dt": dt})
+    return equation if ready else type(equation)(**{**equation.constants, **equation.named, "dt": dt})
 
 
 def _evaluate(

@@ -68,7 +68,8 @@ class Field:
 
 
 class Constant:
-    """A constant of an equation with its default and units, set by a keyword of the constructor."""
+    """A constant of an equation with its default and units, set by a keyword of the constructor. A name instead of a
+    number makes it a field: what varies from sample to sample, or in space."""
 
     def __init__(self, value: float, units: str = "1", long_name: str = "") -> None:
         self.value, self.units, self.long_name = value, units, long_name
@@ -77,7 +78,9 @@ class Constant:
         self.name = name
 
     def __get__(self, equation: "Equation | None", owner: type) -> Any:
-        return self if equation is None else Coefficient(self.name)
+        if equation is None:
+            return self
+        return Point(self.name) if self.name in equation.named else Coefficient(self.name)
 
 
 Terms = Expr | Mapping[str, Expr]
@@ -118,17 +121,23 @@ class Equation(ABC):
                     raise TypeError(f"{cls.__name__}: field {name} is `next` to {field.next!r}, which is no field")
                 field.follow(fields[field.next])
 
-    def __init__(self, **constants: float) -> None:
-        """Raises InputError for a constant that the equation does not have, or that is no finite number."""
+    def __init__(self, **constants: float | str) -> None:
+        """`constants`: numbers, or names of variables: such a constant is a field, which no guide moves. Raises
+        InputError for a constant that the equation does not have, or that is neither."""
         known = self.members(Constant)
         self.constants = {name: constant.value for name, constant in known.items()}
+        self.named: dict[str, str] = {}
         for name, value in constants.items():
             if name not in known:
                 takes = f"its constants are {', '.join(known)}" if known else "it has no constants"
                 raise InputError(f"equation {self.name} has no constant {name!r}; {takes}")
-            if not isinstance(value, int | float) or not isfinite(value):
+            if isinstance(value, str) and value and name != "dt":
+                self.named[name] = value
+                del self.constants[name]
+            elif isinstance(value, int | float) and isfinite(value):
+                self.constants[name] = float(value)
+            else:
                 raise InputError(f"equation {self.name}: constant {name} is {value!r}, give a finite number")
-            self.constants[name] = float(value)
 
     @abstractmethod
     def residual(self) -> Terms:
@@ -138,6 +147,15 @@ class Equation(ABC):
     def members(cls, kind: type) -> dict[str, Any]:
         """The `Field`s or `Constant`s in the order of their definition, those of base classes first."""
         return {k: v for base in reversed(cls.__mro__) for k, v in vars(base).items() if isinstance(v, kind)}
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """All fields, the constants that are fields last."""
+        known = self.members(Constant)
+        found = {name: Field(c.units, c.long_name) for name, c in known.items() if name in self.named}
+        for name, field in found.items():
+            field.name = name
+        return {**self.members(Field), **found}
 
     @property
     def name(self) -> str:
@@ -157,7 +175,7 @@ class Equation(ABC):
     def stencil(self, geometry: Geometry, method: str = "residual") -> Stencil:
         """The method ("residual", or the one that `scale` names), lowered. Raises InputError where the grid does not
         have what the operators ask for."""
-        fields, terms = self.members(Field), self.terms(method)
+        fields, terms = self.fields, self.terms(method)
         geometry = geometry._replace(timed=self.axes[0] == "t")
         positive = tuple(name for name, field in fields.items() if field.positive)
         try:
