@@ -51,8 +51,8 @@ def record_equations(
     """Measure the equation `name` on physical training samples (N, C, Y, X): one record, or one for each level where
     it is over (y, x) and its fields are on levels.
 
-    `given`: variables of its fields, where their names do not tell, and its constants, values or variables. Raises InputError
-    where the layout lacks a field, holds it in other units or on other levels than the rest, or where the equation
+    `given`: variables of its fields, where their names do not tell, and its constants, values or variables. Raises
+    InputError where the layout lacks a field, holds it in other units or on other levels than the rest, or where the equation
     compares two times and the layout has one.
     """
     kind = get(name)

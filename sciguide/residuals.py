@@ -40,8 +40,8 @@ def residual_of(
 
     `fields`: the variable for each field of the equation; `axes`: names of the dimensions `y`, `x`, `level`, `time`;
     `boundary`: for each of the equation's axes, as in `Grid`, by default open, but periodic around the globe;
-    `constants`: the equation's, numbers, or names of variables where they vary; a field that no
-    guide moves may lack dimensions that others have. Raises InputError for fields that are missing, ambiguous, in wrong units or infinite,
+    `constants`: the equation's, numbers, or names of variables where they vary; a field that no guide moves may lack
+    dimensions that others have. Raises InputError for fields that are missing, ambiguous, in wrong units or infinite,
     and for unusable coordinates.
     """
     given, equation = equation, _instance(equation, constants)
