@@ -1,14 +1,11 @@
 """Fused kernels on a CPU: each operation reads its inputs once and writes its outputs once, on the threads of torch.
 
-The generated modules release the interpreter's lock, so plain Python threads share the work: there is no threading
-layer of Numba's that a forked child or a second caller could break, and inside a worker with one torch thread nothing
-is shared. What a row sums up does not depend on how the rows are shared, so repeats are bit-identical.
+There is no threading layer of Numba's, whose forked children die; inside a worker with one torch thread nothing is
+shared (numba_call.py). What a row sums up does not depend on who computes it, so repeats are bit-identical.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -18,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import numba_memory, numba_rows, numba_slabs
+from . import numba_call, numba_memory, numba_rows, numba_slabs
+from .numba_call import FIXED, Workspace, run
 from .results import empty
 from .site import Site
 from .source import digest, load_source
 from .tensors import promote
 
-LEAST_SHARE = 60_000  # points of all fields that are worth a thread of their own
-PLAIN = 4  # position of `plain` among the numbers that every call takes
+LEAST_SHARE = 20_000  # points of all fields that are worth a thread of their own
 LEAST_SLABS = 16  # of one task: at its edges 4 halos are read twice
 
 
@@ -73,7 +70,7 @@ class NumbaBackend:
 
     def source(self, kind: str) -> str:
         """The generated text of one kind of kernel."""
-        return _source(self._stencil, kind, self.site.axes, self.site.mask is not None)[0]
+        return _source(self._stencil, kind, self.site.axes, self.site.mask is not None, "float32")[0]
 
     def _bend(self, out: Tensor, x: Tensor, v: Tensor, slope: Callable[[], Tensor]) -> Tensor:
         """Add what the curvature of exponentials contributes: d2u/dx2 = factor du/dx."""
@@ -115,78 +112,79 @@ class _Kernel:
         program, axes, masked = site.program, site.axes, site.mask is not None
         plan = make_plan(stencil, kind)
         layout = Layout(plan, axes)
-        self.module, constants = _module(stencil, kind, axes, masked)
-        real = torch.empty(0, dtype=dtype).numpy().dtype
+        self.real = torch.empty(0, dtype=dtype).numpy().dtype
+        m, constants = _module(stencil, kind, axes, masked, str(self.real))
+        self.module = m
         self.turned = (1, 0, 2) if axes == 2 else (0, 1, 2)  # (m, r, x) of (z, y, x)
         self.nm, self.nr, self.nx = (site.shape[a] for a in self.turned)
         views = self._views(layout.views)
-        self.real, self.outputs = real, len(program.fields) if plan.outputs else len(plan.cells)
+        self.outputs = len(program.fields) if plan.outputs else len(plan.cells)
         tables = [site.table(t) for t in program.tables]
         at = np.cumsum([0, *(len(t) for t in tables)])[:-1]
         wm, wr, wx = (site.widths[a] for a in self.turned)
         widths = np.concatenate([wm / site.total, wr, np.pad(wx, 2 * layout.halo[2])])
         valid = site.valid if axes == 3 else site.valid.swapaxes(0, 1)
-        mask = np.zeros(0, np.uint8) if not masked else self._flat(site.mask)
+        mask = np.zeros(0) if not masked else self._flat(site.mask)
         folds = self._ghosts([(o.field, o.degree) for o in plan.outputs], folded=True)
-        self.edges = folds[0][folds[1] != 0]
-        pending = np.zeros(self.nm, np.uint8)
-        pending[self.edges] = 1
-        self.fixed = (
+        pending = np.zeros(self.nm)
+        pending[folds[0][folds[1] != 0]] = 1
+        fixed = (
             views.where,
-            views.units.astype(real),
+            views.units,
             self._special(views),
-            self._field_units().astype(real),
-            not site.log.any(),
-            *(g.astype(real) if g.dtype == np.float64 else g for g in (*self._ghosts(views.names), *folds)),
+            self._field_units(),
+            *self._ghosts(views.names),
+            *folds,
             pending,
-            np.array([site.rules[a] == "periodic" for a in self.turned], np.uint8),
-            np.concatenate([*tables, np.zeros(1)]).astype(real),
-            at.astype(np.uint64),
-            np.array([float(c) for c in constants], real),
-            widths.astype(real),
-            (2 * site.share / site.scale**2).astype(real),
-            self._flat(site.valid) if masked else np.zeros(0, np.uint8),
+            np.array([site.rules[a] == "periodic" for a in self.turned]),
+            np.concatenate([*tables, np.zeros(1)]),
+            at,
+            np.array([float(c) for c in constants]),
+            widths,
+            2 * site.share / site.scale**2,
+            self._flat(site.valid) if masked else np.zeros(0),
             _box(valid),
             mask,
         )
+        kinds = {numba_call.REAL: self.real, numba_call.WORDS: "i8", numba_call.INDEX: "u8", numba_call.BYTES: "u1"}
+        self.fixed = [np.ascontiguousarray(a, kinds[k]) for a, (_, k, _) in zip(fixed, FIXED, strict=True)]
+        self.workspaces: list[Workspace] = []
+        self.plain, self.like_x = not site.log.any(), bool(plan.outputs)
+        self.needs = m.OWN * (self.nr + 4 * m.HR) * (self.nx + 4 * m.HX), m.COUNTS
 
     def __call__(
         self, x: Tensor, d: Tensor | None = None, w: Tensor | None = None, step: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         B = len(x)
-        given = [self._input(x, "fields"), *(self._input(t, "tangents and rows") for t in (d, w))]
-        flats = [flat for flat, _ in given]
-        strides = np.array([s for _, s in given], np.int64)
-        shape = () if self.kind == "energy" else (B, self.outputs, *self.site.shape[3 - self.site.axes :])
-        out = empty(shape if shape else (0,), self.dtype)
-        energy = np.zeros((B, self.nm))
-        fixed = list(self.fixed)
-        fixed[PLAIN] = fixed[PLAIN] and step is None
-        steps = np.zeros(0, self.real) if step is None else step.to(self.dtype).contiguous().view(-1).numpy()
+        strides = (*self._strides(x, "fields"), *(s for t in (d, w) for s in self._strides(t, "tangents and rows")))
+        shape = (B, self.outputs, *self.site.shape[3 - self.site.axes :])
+        out = empty((0,) if self.kind == "energy" else shape, self.dtype)
+        energy = torch.empty(B, self.nm if self.kind in ("energy", "gradient") else 0, dtype=torch.float64)
+        steps = None if step is None else step.to(self.dtype).contiguous()
         threads, chunks = self._shares(B)
-        tasks = B * chunks
-        ends = [tasks * t // threads for t in range(threads + 1)]
-        shared = (*flats, strides, *fixed, out.view(-1).numpy(), energy.reshape(-1), steps, self.nm, self.nr, self.nx)
+        given = (x, d, w, out, energy, steps)
+        space = self._workspace(threads)
+        space.fill(
+            [0 if t is None else t.data_ptr() for t in given],
+            strides,
+            len(x) * chunks,
+            chunks,
+            self.plain and step is None,
+            0 if steps is None else steps.numel(),
+        )
+        run(self.module.march.address, space.address, threads)
+        self.workspaces.append(space)
+        return energy.sum(1).to(self.dtype), out
 
-        def work(t: int) -> None:
-            self.module.march(*shared, chunks, *self._scratch(), ends[t], ends[t + 1])
-
-        if threads == 1:
-            work(0)
-        else:
-            others = [_pool(os.getpid(), threads - 1).submit(work, t) for t in range(1, threads)]
-            work(0)
-            for other in others:
-                other.result()
-        return torch.from_numpy(energy.sum(1)).to(self.dtype), out
-
-    def _scratch(self) -> tuple[NDArray, ...]:
-        """What a task works in: rings of views and of values at cells, gathered slabs, and where their slots begin."""
-        m, (hm, hr, hx) = self.module, (self.module.HM, self.module.HR, self.module.HX)
-        slab = (self.nr + 4 * hr) * (self.nx + 4 * hx)
-        numbers = (m.V * (m.SLOTS + 1) * slab, m.N * m.SLOTS_G * slab, m.OUTPUTS * slab)
-        indices = (4 * hm + 1, 2 * hm + 1, m.N, 2)
-        return (*(np.zeros(n, self.real) for n in numbers), *(np.zeros(n, np.uint64) for n in indices))
+    def _workspace(self, threads: int) -> Workspace:
+        """One that nobody uses, kept from an earlier call where there is one for as many threads."""
+        try:
+            kept = self.workspaces.pop()
+            if kept.threads >= threads:
+                return kept
+        except IndexError:
+            pass
+        return Workspace(threads, (self.nm, self.nr, self.nx), self.needs, self.real, self.fixed)
 
     def _shares(self, B: int) -> tuple[int, int]:
         """Threads, and tasks that a sample is cut into."""
@@ -197,18 +195,16 @@ class _Kernel:
         chunks = max(1, min(threads, self.nm // LEAST_SLABS))
         return min(threads, B * chunks), chunks
 
-    def _input(self, t: Tensor | None, what: str) -> tuple[NDArray, tuple[int, ...]]:
-        """The memory of a tensor from its first number on, and its strides (batch, channel, m, r, x)."""
+    def _strides(self, t: Tensor | None, what: str) -> tuple[int, ...]:
+        """Of a tensor along (batch, channel, m, r, x)."""
         if t is None:
-            return np.zeros(0, self.real), (0,) * 5
+            return (0,) * 5
         if t.dtype != self.dtype or t.device.type != "cpu" or t.ndim != 2 + self.site.axes:
             raise ValueError(f"{what}: {t.dtype} on {t.device} of {t.ndim} dimensions, beside fields of {self.dtype}")
         if tuple(t.shape[2:]) != self.site.shape[3 - self.site.axes :]:
             raise ValueError(f"{what} have shape {tuple(t.shape)}, the grid {self.site.shape[3 - self.site.axes :]}")
-        extent = 1 + sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True)) if t.numel() else 0
-        flat = t.detach().as_strided((extent,), (1,)).numpy()
         batch, channel, *steps = t.stride()
-        return flat, (batch, channel, *(steps if self.site.axes == 3 else (steps[0], 0, steps[1])))
+        return batch, channel, *(steps if self.site.axes == 3 else (steps[0], 0, steps[1]))
 
     def _views(self, names: list[tuple[str, int]]) -> _Views:
         """Of the fields, tangents and rows that the plan reads."""
@@ -280,20 +276,20 @@ def _box(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 @cache
-def _source(stencil: Any, kind: str, axes: int, masked: bool) -> tuple[str, list]:
+def _source(stencil: Any, kind: str, axes: int, masked: bool, real: str) -> tuple[str, list]:
     from .adjoint import make_plan
     from .numba_source import write_source
 
     title = ",  ".join(f"{name} = 0" for name in stencil.names)
-    return write_source(make_plan(stencil, kind), axes, masked, title)
+    return write_source(make_plan(stencil, kind), axes, masked, real, title)
 
 
 @cache
-def _module(stencil: Any, kind: str, axes: int, masked: bool) -> tuple[ModuleType, list]:
-    """The compiled march of a kernel, and the numbers of its table C. Its key holds the code that it calls: Numba's own
-    cache would not notice a change there."""
-    text, constants = _source(stencil, kind, axes, masked)
-    name = f"numba_{kind}_{'_'.join(stencil.names)[:40]}"
+def _module(stencil: Any, kind: str, axes: int, masked: bool, real: str) -> tuple[ModuleType, list]:
+    """The compiled module of a kernel, and the numbers of its table C. Its key holds the code that it calls: Numba's
+    own cache would not notice a change there."""
+    text, constants = _source(stencil, kind, axes, masked, real)
+    name = f"numba_{kind}_{real}_{'_'.join(stencil.names)[:40]}"
     module = load_source(name, text, digest(text, _helpers()))
     return module, constants
 
@@ -301,13 +297,7 @@ def _module(stencil: Any, kind: str, axes: int, masked: bool) -> tuple[ModuleTyp
 @cache
 def _helpers() -> str:
     texts = []
-    for module in (numba_memory, numba_rows, numba_slabs):
+    for module in (numba_call, numba_memory, numba_rows, numba_slabs):
         with open(module.__file__, encoding="utf-8") as file:
             texts.append(file.read())
     return numba.__version__ + "".join(texts)
-
-
-@lru_cache(maxsize=1)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Of this process: a forked child makes its own."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="sciguide-kernels")

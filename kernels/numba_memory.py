@@ -1,4 +1,5 @@
 """Loads and stores that say what they do not overlap: what a kernel reads, and each stream that it writes, apart.
+And a hint that something will be read.
 
 Without this LLVM compares every row that a loop reads with every row that it writes before it makes vector code, and
 beyond some number of comparisons it gives up: a gather of four fields ran four times slower than one of three.
@@ -7,7 +8,7 @@ beyond some number of comparisons it gives up: a gather of four fields ran four 
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 MOST_STREAMS = 32
@@ -29,6 +30,22 @@ def _mark(builder: Any, instruction: Any, own: list[str], others: list[str]) -> 
 
     instruction.set_metadata("alias.scope", node(own))
     instruction.set_metadata("noalias", node(others))
+
+
+@intrinsic
+def prefetch(typing_context, array, index):
+    """Ask for the cache line of array[index], which need not exist."""
+
+    def code(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), pointer)
+        builder.call(function, [place, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index), code
 
 
 @intrinsic

@@ -7,19 +7,19 @@ ends. `source` and `weight` of ghosts are (views or outputs, 2 halo, S).
 import numpy as np
 from numba import njit
 
+from .numba_memory import prefetch
+
 U = np.uint64
+LINE = 16  # numbers that are loaded together, or half of them
 FAST = {"reassoc", "contract", "nsz", "arcp"}  # not nnan, ninf: what lies off the mask may be anything
 # _nrt: with it arrays are counted, atomically, in every call for every row, which takes longer than the row itself
 OPTIONS = {
-    "nogil": True,
     "cache": True,
     "fastmath": FAST,
     "error_model": "numpy",
     "_nrt": False,
-    "no_cfunc_wrapper": True,
 }
-compiled = njit(**OPTIONS, no_cpython_wrapper=True)
-callable_from_python = njit(**OPTIONS)
+compiled = njit(**OPTIONS, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @compiled
@@ -31,6 +31,14 @@ def read_row(S, to, source, start, stride, n, offset, factor):
     else:
         for i in range(U(n)):
             S[to + i] = offset + factor * source[start + i * stride]
+
+
+@compiled
+def expect_row(source, start, n):
+    """Begin to load n numbers from source[start] on, the next row: a processor looks ahead by itself within a page
+    only, which a row often is."""
+    for line in range(U(n // LINE + 1)):
+        prefetch(source, start + line * U(LINE))
 
 
 @compiled

@@ -13,7 +13,8 @@ from sympy import Expr
 from sympy.printing.str import StrPrinter
 
 from .adjoint import CELL, Plan, guarded
-from .numba_templates import CELLS, ENERGY, GATHER, GATHERING, HEAD, KEEPING, MARCH
+from .numba_call import ARRAYS, WORD
+from .numba_templates import CELLS, ENERGY, GATHER, GATHERING, HEAD, INTO_OUT, INTO_RING, MARCH
 from .stencil import Coefficient, Point
 
 FUNCTIONS = {"exp": "np.exp", "log": "np.log", "sin": "np.sin", "cos": "np.cos", "tan": "np.tan", "tanh": "np.tanh"}
@@ -159,9 +160,9 @@ def shifted(n: int) -> str:
     return "" if n == 0 else f" {'-' if n < 0 else '+'} U({abs(n)})"
 
 
-def write_source(plan: Plan, axes: int, masked: bool, title: str) -> tuple[str, list[Expr]]:
-    """The text of the module of `plan`, for grids of 2 or 3 `axes` with a mask or without, and the numbers of its table
-    C."""
+def write_source(plan: Plan, axes: int, masked: bool, real: str, title: str) -> tuple[str, list[Expr]]:
+    """The text of the module of `plan`, for grids of 2 or 3 `axes` with a mask or without, in numbers of type `real`
+    ("float32" or "float64"), and the numbers of its table C."""
     layout, constants = Layout(plan, axes), [sympy.S.One]
     names = [f"v{n}" for n in range(len(plan.cells))]
     before, inside = row_body(layout, [c.expr for c in plan.cells], names, 1, constants)
@@ -176,10 +177,21 @@ def write_source(plan: Plan, axes: int, masked: bool, title: str) -> tuple[str, 
             before += [f"f{n} = factors[{fields.index(output.field)}, 1]", f"to{n} = U({n}) * slab + to_row"]
             inside.append(f"give{n}(A, to{n} + t, f{n} * a{n})")
         functions.append(GATHER.format(before=joined(before, 1), inside=joined(inside, 2)))
-    calls = GATHERING if plan.outputs else KEEPING if plan.kind != "energy" else ""
-    energy = ENERGY if plan.kind in ("energy", "gradient") else ""
-    head = HEAD.format(title=title, kind=plan.kind, formula=formula(plan), sizes=sizes(layout))
-    return head + "".join(functions) + MARCH.format(energy=energy, calls=calls), constants
+    head = HEAD.format(title=title, kind=plan.kind, formula=formula(plan), sizes=sizes(layout), real=real)
+    return head + "".join(functions) + march(plan), constants
+
+
+def march(plan: Plan) -> str:
+    """The loops around the formulas, and what Python calls."""
+    kept = plan.kind in ("residual", "jvp")
+    return MARCH.format(
+        into=INTO_OUT if kept else INTO_RING,
+        array="out" if kept else "G",
+        energy=ENERGY if plan.kind in ("energy", "gradient") else "",
+        calls=GATHERING if plan.outputs else "",
+        readers="\n".join(f"at_{name} = array_at({WORD[name]}, {kind}, {ndim})" for name, kind, ndim in ARRAYS),
+        arrays=joined([f"{name} = at_{name}(call)" for name, _, _ in ARRAYS], 1),
+    )
 
 
 def joined(lines: list[str], depth: int) -> str:
@@ -222,6 +234,8 @@ def sizes(layout: Layout) -> str:
     lag = hm if plan.outputs else 0
     numbers = {"V": len(layout.views), "N": len(plan.cells), "F": len(fields), "OUTPUTS": len(into)}
     numbers |= {"HM": hm, "HR": hr, "HX": hx, "LAG": lag, "SLOTS": 2 * (hm + lag) + 1, "SLOTS_G": 2 * lag + 1}
+    rings, cells = numbers["V"] * (numbers["SLOTS"] + 1), numbers["N"] * numbers["SLOTS_G"]
+    numbers |= {"RINGS": rings, "CELLS": cells, "OWN": rings + cells + len(into), "COUNTS": 6 * hm + 4 + numbers["N"]}
     first = [f not in into[:o] for o, f in enumerate(into)]
     arrays = f"INTO = np.array({into or [0]})\nFIRST = np.array({first or [True]})"
     streams = range(max(len(into), len(plan.cells)))

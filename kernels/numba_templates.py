@@ -13,14 +13,16 @@ c0, c1, ... come from the grid, k0, k1, ... are plain numbers, u_1_m1 is u one r
 """
 
 import numpy as np
+from numba import cfunc, types
 
+from sciguide.kernels.numba_call import CHUNKS, ENTRY, NM, NR, NX, PLAIN, TASK, TASKS, THREADS, array_at, take_number
 from sciguide.kernels.numba_memory import take, writer
 from sciguide.kernels.numba_rows import (
+    OPTIONS,
     U,
-    callable_from_python,
     clear,
     compiled,
-    copy_row,
+    expect_row,
     finish_row,
     ghost_columns,
     ghost_rows,
@@ -28,6 +30,7 @@ from sciguide.kernels.numba_rows import (
 )
 from sciguide.kernels.numba_slabs import beyond, edges_of_slab, fold, place, put, reach
 
+REAL = types.{real}
 {sizes}
 '''
 
@@ -54,17 +57,27 @@ def gather(S, ring, slots, row, W, G, ring_g, slots_g, A, slab, to_row, factors,
 
 MARCH = """
 
-@callable_from_python
-def march(x, d, w, strides, views, units, special, field_units, plain,
-          gm, wm, gr, wr, gx, wx, fm, vm, fr, vr, fx, vx, pending, periodic,
-          T, to, C, widths, pull, valid, box, mask, out, E, step, nm, nr, nx, chunks,
-          S, G, A, slots, slots_g, goes, at, first_task, last_task):
+{readers}
+
+
+@cfunc(ENTRY, **OPTIONS)
+def march(call):
+    nm, nr, nx, chunks, plain = call[NM], call[NR], call[NX], call[CHUNKS], call[PLAIN] != 0
+    {arrays}
     sizes = (nm, nr, nx, HM, HR, HX)
     W, slab = U(nx + 4 * HX), (nr + 4 * HR) * (nx + 4 * HX)
     ring, ring_g = U((SLOTS + 1) * slab), U(SLOTS_G * slab)
     columns = widths[nm + nr:]
     reach_r, reach_x = HR * (fr.size > 0), HX * (fx.size > 0)
-    for task in range(first_task, last_task):
+    number = take_number(call, THREADS)
+    own = scratch[number * OWN * slab : (number + 1) * OWN * slab]
+    S, G, A = own[: RINGS * slab], own[RINGS * slab : (RINGS + CELLS) * slab], own[(RINGS + CELLS) * slab :]
+    where = counts[number * COUNTS : (number + 1) * COUNTS]
+    at, slots, slots_g, goes = where[:2], where[2 : 4 * HM + 3], where[4 * HM + 3 : 6 * HM + 4], where[6 * HM + 4 :]
+    while True:
+        task = take_number(call, TASK)
+        if task >= call[TASKS]:
+            break
         b, m0, m1 = task // chunks, nm * (task % chunks) // chunks, nm * (task % chunks + 1) // chunks
         lo, hi = reach(m0, m1, nm, HM, fm, vm)
         for m in range(m0, m1):
@@ -86,6 +99,8 @@ def march(x, d, w, strides, views, units, special, field_units, plain,
                     row = to_slab + U((2 * HR + r) * (nx + 4 * HX))
                     start = U(begin + jm * strides[which, 2] + r * strides[which, 3])
                     read_row(S, row + U(2 * HX), source, start, stride, nx, units[v, 0], units[v, 1])
+                    if stride == 1:
+                        expect_row(source, start + U(strides[which, 2]), nx)
                     if special[v, 0]:
                         start = place(strides, 1, b, views[v, 2], jm, r)
                         finish_row(S, row + U(2 * HX), nx, units, v, d, start, U(strides[1, 4]), mask,
@@ -104,24 +119,30 @@ def march(x, d, w, strides, views, units, special, field_units, plain,
             for r in range(nr):
                 row = U((2 * HR + r) * (nx + 4 * HX))
                 at[1] = U(r + 2 * HR)
-                for n in range(N):
-                    goes[n] = U(n) * ring_g + g + row
-                if not (box[0] <= cm < box[1] and box[2] <= r < box[3]):
-                    for n in range(N):
-                        clear(G, goes[n], W)
-                    continue
-                energy += cells(S, ring, slots, row, W, G, goes, T, to, at, C, widths[cm] * widths[nm + r], columns,
-                                pull, valid, U((cm * nr + r) * nx) - U(2 * HX), 2 * HX + box[4], 2 * HX + box[5])
+                {into}
+                weight = widths[cm] * widths[nm + r]
+                energy += cells(S, ring, slots, row, W, {array}, goes, T, to, at, C, weight, columns, pull, valid,
+                                U((cm * nr + r) * nx) - U(2 * HX), 2 * HX + box[4], 2 * HX + box[5])
             {energy}
             {calls}
 """
 ENERGY = """if m0 <= c < m1:
                 E[b * nm + c] = 0.5 * energy
 """
-KEEPING = """for n in range(N):
-                for r in range(nr):
+INTO_RING = """for n in range(N):
+                    goes[n] = U(n) * ring_g + g + row
+                if not (box[0] <= cm < box[1] and box[2] <= r < box[3]):
+                    for n in range(N):
+                        clear(G, goes[n], W)
+                    continue"""
+INTO_OUT = """there = box[0] <= cm < box[1] and box[2] <= r < box[3]
+                for n in range(N):
                     to_row = U((((b * N + n) * nm + c) * nr + r) * nx)
-                    copy_row(out, to_row, G, U(n) * ring_g + U((2 * HR + r) * (nx + 4 * HX) + 2 * HX), nx)"""
+                    goes[n] = to_row - U(2 * HX)
+                    clear(out, to_row, box[4] if there else nx)
+                    clear(out, to_row + U(box[5]), nx - box[5] if there else 0)
+                if not there:
+                    continue"""
 GATHERING = """if HR > 0 or periodic[2]:
                 for n in range(N):
                     edges_of_slab(G, U(n) * ring_g + g, periodic, gr, wr, gx, wx, box, sizes)

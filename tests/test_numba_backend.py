@@ -276,8 +276,8 @@ def test_a_second_process_does_not_compile(tmp_path):
         "from test_stencil import reference, make_grid, fields_for\n"
         "from sciguide.kernels.numba_backend import NumbaBackend\n"
         "ref = reference('darcy', make_grid('uniform')); b = NumbaBackend(ref.site); b.residual(fields_for(ref))\n"
-        "stats = next(iter(b._kernels.values())).module.march.stats\n"
-        "print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))\n"
+        "stats = next(iter(b._kernels.values())).module.march\n"
+        "print(int(stats.cache_hits))\n"
     )
     environment = {**os.environ, "SCIGUIDE_CACHE": str(tmp_path / "cache")}
     seen = [
@@ -292,4 +292,4 @@ def test_a_second_process_does_not_compile(tmp_path):
         ).stdout.split()
         for _ in range(2)
     ]
-    assert seen == [["0", "1"], ["1", "0"]]
+    assert seen == [["0"], ["1"]]
