@@ -17,7 +17,7 @@ rounded once.
 """
 
 from collections.abc import Callable
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -111,16 +111,27 @@ class Reference:
         reads = self._read(self._physical(self._enter(x)))
         return self._leave(self._each(lambda k: [(d(reads).abs(), reads[r].abs()) for r, d in self._derivatives[k]], x))
 
+    def magnitude_along(self, x: Tensor, v: Tensor) -> Tensor:
+        """sum_o |dr/du_o| |du/dx v_o|, like the residual: the same for J v. A derivative that is a sum itself enters
+        with the sum of its absolute terms: where r multiplies differences, dr/du_o is one, and cancels too."""
+        inner, v = self._enter(x), self._enter(v)
+        reads, moved = self._read(self._physical(inner)), self._read(self._slope(inner) * self._masked(v), linear=True)
+        return self._leave(self._each(lambda k: [(size(reads), moved[r].abs()) for r, size in self._sizes[k]], inner))
+
     def magnitude_transposed(self, x: Tensor, w: Tensor) -> Tensor:
-        """sum_k sum_o |shift(w_k dr_k/du_o, -o)| |du/dx|, like x: the same for J^T w."""
+        """sum_k sum_o |shift(w_k dr_k/du_o, -o)| |du/dx|, like x: the same for J^T w, derivatives as there."""
         inner, w = self._enter(x), self._where_valid(self._unfold(promote(w)))
         reads = self._read(self._physical(inner))
         terms = [
-            (r, (self._where_valid(d(reads)) * w[:, k]).abs())
-            for k, found in enumerate(self._derivatives)
-            for r, d in found
+            (r, self._where_valid(size(reads)) * w[:, k].abs())
+            for k, found in enumerate(self._sizes)
+            for r, size in found
         ]
         return self._leave(self._scatter(terms, inner, absolute=True) * self._slope(inner).abs())
+
+    @cached_property
+    def _sizes(self) -> list[list[tuple[Read, Function]]]:
+        return [[(r, self._compile_size(t)) for r, t in found] for found in self.program.derivatives]
 
     def weights(self) -> list[dict[Read, float]]:
         """Per residual dr/du_o where it is one number all over the grid. Raises ValueError where it is not."""
@@ -269,3 +280,12 @@ class Reference:
             args = [a for a in args if reads_fields(a)] + ([["mul", *free]] if free else [])
         parts, function = [self._compile(a) for a in args], TORCH[kind]
         return lambda reads: function(*(part(reads) for part in parts))
+
+    def _compile_size(self, tree: Tree) -> Function:
+        """The sum of the absolute terms of `tree`, as a function of the reads."""
+        kind, *args = tree
+        if kind in ("add", "mul") and reads_fields(tree):
+            parts, function = [self._compile_size(a) for a in args], TORCH[kind]
+            return lambda reads: function(*(part(reads) for part in parts))
+        value = self._compile(tree)
+        return lambda reads: value(reads).abs()

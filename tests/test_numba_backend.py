@@ -24,15 +24,19 @@ ALL = ("residual", "energy", "gradient", "update", "jvp", "vjp", "hvp", "second"
 LIMITS = {torch.float64: 1e-12, torch.float32: 2e-6}  # of the sum of absolute terms
 
 
-def outcomes(backend, x, ops):
-    """What the operations named make of the same random arguments."""
-    site = backend.site
+def arguments(site, x):
+    """A direction, rows and steps, always the same."""
     generator = torch.Generator().manual_seed(3)
 
     def draw(*shape):
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(x.dtype)
 
-    v, w, step = draw(*x.shape), draw(len(x), len(site.program.names), *x.shape[2:]), draw(*x.shape[:2]).abs()
+    return draw(*x.shape), draw(len(x), len(site.program.names), *x.shape[2:]), draw(*x.shape[:2]).abs()
+
+
+def outcomes(backend, x, ops):
+    """What the operations named make of the same random arguments."""
+    v, w, step = arguments(backend.site, x)
     calls = {
         "residual": lambda: backend.residual(x),
         "energy": lambda: backend.energy(x),
@@ -58,6 +62,8 @@ def scales(ref, x, ops):
         found["residual"] = terms
     gradient = ref.magnitude_transposed(x, pulled)
     found["gradient"], found["update"] = gradient, gradient + x.abs().nan_to_num(0)
+    v, w, _ = arguments(ref.site, x)
+    found |= {"jvp": ref.magnitude_along(x, v), "vjp": ref.magnitude_transposed(x, w)}
     found["hvp"] = found.get("hvp", 0) + gradient.amax()
     return found
 

@@ -203,7 +203,9 @@ def expected(ref: Reference, kind: str, x, d, w, step) -> list[tuple[torch.Tenso
         return [(energy, energy), (ref.update(x, step)[1], x.abs() + pulled)]
     if kind == "vjp":
         return [(ref.vjp(x, w), ref.magnitude_transposed(x, w))]
-    rest = {"jvp": (d,), "hvp": (d,), "second": (d, w)}[kind]
+    if kind == "jvp":
+        return [(ref.jvp(x, d), ref.magnitude_along(x, d))]
+    rest = {"hvp": (d,), "second": (d, w)}[kind]
     wanted = getattr(ref, kind)(x, *rest)
     return [(wanted, torch.full_like(wanted, float(wanted.abs().max()) + 1e-300))]
 

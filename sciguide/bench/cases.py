@@ -167,8 +167,7 @@ def site_from_json(state: dict[str, Any]) -> Site:
 
 
 def cotangents(case: Case, names: tuple[str, ...], x: Tensor) -> tuple[Tensor, Tensor]:
-    """A direction v like x and rows w (B, K, ...). v is x times numbers between 1/2 and 1, so that what bounds the
-    rounding of the residual at x bounds that of J v too."""
+    """A direction v like x, x times numbers between 1/2 and 1, and rows w (B, K, ...)."""
     generator = torch.Generator().manual_seed(1)
     part = 0.5 + 0.5 * torch.rand(x.shape[1:], generator=generator)
     rows = torch.rand((len(names), *case.shape), generator=generator) - 0.5

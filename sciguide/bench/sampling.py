@@ -33,7 +33,7 @@ from sciguide.model import Model, NetworkError, build_network
 from sciguide.noise import normals
 from sciguide.policy import Fixed
 from sciguide.sampler import sample
-from sciguide.simulate import poisson
+from sciguide.simulate import poisson, samples
 
 SAMPLES = 32  # training pairs of the made-up prior
 CG = 60  # iterations of conjugate gradients in a chain
@@ -93,8 +93,8 @@ class Everywhere:
 @cache
 def made_up_model(size: int, width: int) -> Model:
     """Poisson pairs (f, phi) on size x size points."""
-    pairs = [poisson.draw(size, 0, i) for i in range(SAMPLES)]
-    fields = np.stack([np.stack([p["f"], p["phi"]]) for p in pairs])
+    pairs = samples("poisson", size, 0, SAMPLES)
+    fields = np.stack([pairs["f"], pairs["phi"]], 1)
     normaliser = Normaliser(fields.mean((0, 2, 3)), fields.std((0, 2, 3)), np.zeros(2, bool), ("f", "phi"))
     mask = np.ones(fields.shape[1:], bool)
     prior = fit_prior("eof", normaliser.encode(torch.tensor(fields)), torch.from_numpy(mask))

@@ -8,7 +8,7 @@ from torch import Tensor
 from sciguide.kernels.reference import Reference
 from sciguide.kernels.site import Site
 
-TOLERANCE = {"energy_and_gradient": 1e-5, "residual": 2e-6, "jvp": 2e-6, "vjp": 1e-5}
+TOLERANCE = dict.fromkeys(("energy_and_gradient", "residual", "jvp", "vjp"), 2e-6)
 LOOSE = 10  # times these for rivals, which round as they happen to be written
 CHECKED = 4  # samples of a batch that are compared, the first and the last among them
 
@@ -18,8 +18,7 @@ class WrongAnswer(AssertionError):
 
 
 class Truth:
-    """The float64 answers at x, v (B, F, ...) and w (B, K, ...), and sums of absolute terms that bound their rounding.
-    Where |v| <= |x|, those of J v are bounded by those of r."""
+    """The float64 answers at x, v (B, F, ...) and w (B, K, ...), and the sums of their absolute terms."""
 
     def __init__(self, site: Site, x: Tensor, v: Tensor, w: Tensor) -> None:
         self.site, self.reference = site, Reference(site)
@@ -53,9 +52,10 @@ class Truth:
 
     def _expected(self, operation: str, x: Tensor, v: Tensor, w: Tensor) -> list[tuple[Tensor, Tensor]]:
         reference = self.reference
-        if operation in ("residual", "jvp"):
-            value = reference.residual(x) if operation == "residual" else reference.jvp(x, v)
-            return [(value, reference.magnitude(x))]
+        if operation == "residual":
+            return [(reference.residual(x), reference.magnitude(x))]
+        if operation == "jvp":
+            return [(reference.jvp(x, v), reference.magnitude_along(x, v))]
         if operation == "vjp":
             return [(reference.vjp(x, w), reference.magnitude_transposed(x, w))]
         energy, gradient = reference.energy_and_gradient(x)
