@@ -52,8 +52,8 @@ def record_equations(
     it is over (y, x) and its fields are on levels.
 
     `given`: variables of its fields, where their names do not tell, and its constants, values or variables. Raises
-    InputError where the layout lacks a field, holds it in other units or on other levels than the rest, or where the equation
-    compares two times and the layout has one.
+    InputError where the layout lacks a field, holds it in other units or on other levels than the rest, or where the
+    equation compares two times and the layout has one.
     """
     kind = get(name)
     told = {k: v for k, v in given.items() if not isinstance(v, str) or k in kind.members(Constant)}

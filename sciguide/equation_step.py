@@ -6,7 +6,7 @@ over the fields that the equation lets move and the rows of all its residuals, l
 is the Wiener error covariance of field f alone, w_f the network's own mean square error over its trace: data that obey
 a linear equation give J M = 0 for the joint M, and the step would move nothing. The system is solved by conjugate
 gradients in float64, preconditioned by the diagonal of J V J^T in the sine or Hartley transform of each residual, which
-for constant coefficients is its symbol. No iterations at all is the spectrally preconditioned gradient.
+for constant coefficients is its symbol. One iteration is the spectrally preconditioned gradient, of the best length.
 
 s^2 is the mean square of each residual on the training data; 0 makes the step a hard projection. `scales: ml`
 multiplies each V_f and all s^2, per member and step, by what makes the transformed residuals most likely.
@@ -43,8 +43,8 @@ class EquationStep:
     """One linear equation as a constraint on a model's clean estimate.
 
     `when`: "end" acts on the finished field alone, "always" at every step too, as observations beside it need;
-    `iterations`: at most, of conjugate gradients, 0 for the preconditioned gradient; `hard`: s^2 = 0. Raises InputError
-    for an equation that is not linear in the normalised fields.
+    `iterations`: at most, of conjugate gradients, at least one, the preconditioned gradient; `hard`: s^2 = 0. Raises
+    InputError for an equation that is not linear in the normalised fields.
     """
 
     def __init__(
@@ -156,15 +156,12 @@ class EquationStep:
     def conditional(self, v: Tensor, sigma: float) -> Tensor:
         """V v - V J^T (J V J^T + s^2)^-1 J V v: the metric given the equation, for observations beside it."""
         moved = self.metric(v, sigma)
-        return moved - self.metric(self.transpose(self._solve_formula(self.forward(moved), sigma)), sigma)
-
-    def _solve_formula(self, r: Tensor, sigma: float) -> Tensor:
-        """(J V J^T + s^2)^-1 r for rows r (B, L, Y, X), with the formula's own scales."""
+        r = self.forward(moved)
         field = r.new_ones(len(r), len(self.channels))
         if self.factored:
-            return self._solve_factored(r, sigma, field)
+            return moved - self.metric(self.transpose(self._solve_factored(r, sigma, field)), sigma)
         s2 = self._least(self.spectrum(sigma))[:, None].expand(len(r), -1, BANDS)
-        return self.solve(r, sigma, field, s2).weights
+        return moved - self.solve(r, sigma, field, s2).image
 
     def _solve_factored(self, r: Tensor, sigma: float, field: Tensor) -> Tensor:
         """(sum_f field_f J V_f J^T + s^2)^-1 r, exact where one field moves, or two and s^2 goes with the second."""
@@ -229,7 +226,7 @@ class EquationStep:
         if tilt is not None:
             field = field * torch.stack([tilt[:, c].mean(1) for c in self.channels], 1).exp()
         self.solved = self.solve(r, sigma, field, s2)
-        return x0 - self.metric(self.transpose(self.solved.weights), sigma, field)
+        return x0 - self.solved.image
 
     def _likely(self, spectrum: Spectrum, energy: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
         """The most likely scales of V_f (B, F), 1 for fields that do not move, and of s^2 (B,)."""
@@ -239,16 +236,17 @@ class EquationStep:
         return field, factor
 
     def solve(self, r: Tensor, sigma: float, field: Tensor, s2: Tensor) -> Solved:
-        """(sum_f field_f J V_f J^T + s^2)^-1 r for rows r (B, L, Y, X), `field` (B, F), `s2` (B, L, bands)."""
+        """(sum_f field_f J V_f J^T + s^2)^-1 r for rows r (B, L, Y, X), `field` (B, F), `s2` (B, L, bands); its image
+        is the step, sum_f field_f V_f J^T of it."""
         noise = s2[..., self.octaves.band]
         diagonal = torch.einsum("bf,flyx->blyx", field, self.spectrum(sigma).fields) + noise
 
-        def system(w: Tensor) -> Tensor:
-            moved = self.forward(self.metric(self.transpose(w), sigma, field))
-            return moved + self.octaves.inverse(noise * self.octaves.transform(w), w)
+        def system(w: Tensor) -> tuple[Tensor, Tensor]:
+            step = self.metric(self.transpose(w), sigma, field)
+            return self.forward(step) + self.octaves.inverse(noise * self.octaves.transform(w), w), step
 
         def precondition(w: Tensor) -> Tensor:
-            if self.factored and self.iterations:
+            if self.factored:
                 return self._solve_factored(w, sigma, field)
             return self.octaves.inverse(self.octaves.transform(w) / diagonal, w)
 

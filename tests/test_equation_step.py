@@ -21,7 +21,7 @@ from sciguide.likelihood import equation_scales
 from sciguide.model import NetworkError
 from sciguide.observations import Observations
 from sciguide.prior import Prior
-from sciguide.simulate import poisson
+from sciguide.simulate import poisson, samples
 from sciguide.solver import conjugate_gradients
 
 N, SAMPLES = 10, 40
@@ -32,8 +32,8 @@ D = 2 * N * N
 @cache
 def few_samples() -> tuple[np.ndarray, Normaliser, Prior]:
     """Physical pairs, their normaliser, and the prior fitted to them."""
-    pairs = [poisson.draw(N, 0, i) for i in range(SAMPLES)]
-    fields = np.stack([np.stack([p["f"], p["phi"]]) for p in pairs])
+    pairs = samples("poisson", N, 0, SAMPLES)
+    fields = np.stack([pairs["f"], pairs["phi"]], 1)
     normaliser = Normaliser(fields.mean((0, 2, 3)), fields.std((0, 2, 3)), np.zeros(2, bool), ("f", "phi"))
     return fields, normaliser, fit_prior("eof", normaliser.encode(torch.tensor(fields)), torch.ones(SHAPE).bool())
 
@@ -237,13 +237,16 @@ def test_hard_projection_holds_to_the_solver_s_tolerance(tolerance):
     assert (after <= 2 * tolerance * before).all()
 
 
-def test_no_iterations_is_the_preconditioned_gradient():
+@pytest.mark.parametrize("sigma", [0.01, 0.3, 10.0])
+def test_one_iteration_is_the_preconditioned_gradient_of_the_best_length(sigma, monkeypatch):
+    monkeypatch.setattr("sciguide.equation_step.MOST_FACTORED", 0)
     problem = Problem(1e-3)
-    step, x0 = problem.step(iterations=0), problem.estimate(0.3)
-    moved = step.correct(x0, 0.3) - x0
+    step, x0 = problem.step(iterations=1), problem.estimate(sigma)
+    moved = step.correct(x0, sigma) - x0
     gradient = step.transpose(problem.equation.residual(x0))
     assert float((moved * gradient).sum()) < 0, "it goes down the energy"
     assert (problem.equation.energy(x0 + moved) < problem.equation.energy(x0)).all()
+    assert step.solved.iterations == 1 and not step.factored
 
 
 def test_transposes_and_transforms():
@@ -315,11 +318,12 @@ def test_conjugate_gradients_solve_each_member_by_itself():
     r = torch.from_numpy(rng.standard_normal((3, 3, 4))) * torch.tensor([1.0, 1e-6, 1e3])[:, None, None]
 
     def system(w):
-        return (w.flatten(1) @ A).reshape(w.shape)
+        return (w.flatten(1) @ A).reshape(w.shape), 2 * w
 
     solved = conjugate_gradients(system, lambda w: w, r, 200, 1e-10)
     assert float(solved.left.max()) < 2e-10
-    relative = (system(solved.weights) - r).flatten(1).norm(dim=1) / r.flatten(1).norm(dim=1)
+    torch.testing.assert_close(solved.image, 2 * solved.weights)
+    relative = (system(solved.weights)[0] - r).flatten(1).norm(dim=1) / r.flatten(1).norm(dim=1)
     assert float(relative.max()) < 2e-10
 
 

@@ -43,7 +43,7 @@ def generate(
         no_equations: guide by the observations alone, also where the model has equations
         direction: in which linear equations correct: kriging, or down the gradient, as nonlinear ones do
         hard: project onto the equations, as far as their solver comes, instead of to what the training data have
-        iterations: at most, of the equations' solver; 0 is the preconditioned gradient; down the gradient at most 20
+        iterations: at most, of the equations' solver; 1 is the preconditioned gradient; down the gradient at most 20
         batch: members computed together; part of what makes bytes repeat
         shard: i/n does only every n-th batch, beginning with the i-th, for n processes or array jobs
         dry_run: say what would be done and do nothing
