@@ -31,7 +31,7 @@ class Axes:
     """The dimensions of a set of fields.
 
     `sample` is None where there is one sample only; `levels` maps each variable to its own level dimension or None;
-    `how` tells for each axis how it was found.
+    `how` tells for each axis how it was found; `static` names fields over (y, x) alone, the same for all samples.
     """
 
     y: str
@@ -39,12 +39,14 @@ class Axes:
     sample: str | None
     levels: dict[str, str | None]
     how: dict[str, str]
+    static: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line: what was taken for what, and why."""
         parts = [f"{key}: {getattr(self, key)} ({self.how[key]})" for key in ("sample", "y", "x") if key in self.how]
         dims = dict.fromkeys(d for d in self.levels.values() if d)
         parts += [f"level: {d} of {', '.join(v for v, lev in self.levels.items() if lev == d)}" for d in dims]
+        parts += [f"the same in all samples: {', '.join(self.static)}"] * bool(self.static)
         return "; ".join(parts)
 
 

@@ -6,7 +6,7 @@ at the first meridian east of Greenwich; what comes back has the source's order,
 
 import base64
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,6 +45,13 @@ class Variable(NamedTuple):
     attrs: dict[str, Any]
 
 
+class Static(NamedTuple):
+    """A field that is the same in all samples: values (Y, X) float64, as in tensors, and attributes."""
+
+    values: np.ndarray
+    attrs: dict[str, Any]
+
+
 class Coordinate(NamedTuple):
     """Values in the source's order and type, (n,) or (), and canonical attributes."""
 
@@ -57,7 +64,8 @@ class Layout:
     """Grid, variables and mask of a set of fields.
 
     `coordinates` holds y, x, the levels and scalars; `mask` is (C, Y, X), True where there is a value, in the order
-    of tensors; `levels` maps each level dimension to its length.
+    of tensors; `levels` maps each level dimension to its length; `static` holds fields beside them that equations may
+    ask for.
     """
 
     variables: dict[str, Variable]
@@ -69,6 +77,7 @@ class Layout:
     lat_lon: bool
     mask: np.ndarray
     attrs: dict[str, Any]
+    static: dict[str, Static] = field(default_factory=dict)
 
     @classmethod
     def from_dataset(cls, ds: "xr.Dataset", axes: Axes, mask: np.ndarray | None = None) -> "Layout":
@@ -91,7 +100,19 @@ class Layout:
             count = sum(levels[v.level] if v.level else 1 for v in variables.values())
             mask = np.ones((count, ds.sizes[axes.y], ds.sizes[axes.x]), bool)
         attrs = {key: plain(ds.attrs[key]) for key in _GLOBALS if key in ds.attrs}
-        return cls(variables, coordinates, levels, axes.y, axes.x, axes.sample or "sample", lat_lon, mask, attrs)
+        names = axes.y, axes.x, axes.sample or "sample"
+        layout = cls(variables, coordinates, levels, *names, lat_lon, mask, attrs)
+        rows = np.ix_(*(order for order, _ in layout._ascending))
+        for name in axes.static:
+            found = ds[name].transpose(axes.y, axes.x)
+            layout.static[name] = Static(found.values.astype(np.float64)[rows], data_attributes(name, found.attrs))
+        return layout
+
+    @cached_property
+    def _ascending(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """Of y and x the order that makes them ascend, and their values in it."""
+        y, x = (self.coordinates[n].values for n in (self.y_name, self.x_name))
+        return ascending(y, False), ascending(x, self.lat_lon)
 
     @cached_property
     def channels(self) -> tuple[Channel, ...]:
@@ -115,12 +136,12 @@ class Layout:
     @cached_property
     def y(self) -> np.ndarray:
         """The y coordinate as in tensors, (Y,), ascending."""
-        return ascending(self.coordinates[self.y_name].values, False)[1]
+        return self._ascending[0][1]
 
     @cached_property
     def x(self) -> np.ndarray:
         """The x coordinate as in tensors, (X,), ascending."""
-        return ascending(self.coordinates[self.x_name].values, self.lat_lon)[1]
+        return self._ascending[1][1]
 
     @property
     def y_attrs(self) -> dict[str, Any]:
@@ -194,15 +215,15 @@ class Layout:
         }
         parts = []
         for name, variable in self.variables.items():
-            field = ds[name]
-            others = [str(d) for d in field.dims if d not in self._dims(variable)]
-            long = [d for d in others if field.sizes[d] > 1]
+            values = ds[name]
+            others = [str(d) for d in values.dims if d not in self._dims(variable)]
+            long = [d for d in others if values.sizes[d] > 1]
             if len(long) > 1:
                 raise InputError(f"`{name}` has the dimensions {', '.join(long)} besides its grid: stack or select")
-            field = field.isel({d: 0 for d in others if d not in long}).isel(order)
+            values = values.isel({d: 0 for d in others if d not in long}).isel(order)
             sample = long[0] if long else self.sample_name
-            field = (field if long else field.expand_dims(sample)).transpose(sample, *self._dims(variable))
-            parts.append((field.data if variable.level else field.data[:, None]).astype(np.float32))
+            values = (values if long else values.expand_dims(sample)).transpose(sample, *self._dims(variable))
+            parts.append((values.data if variable.level else values.data[:, None]).astype(np.float32))
         return np.concatenate(parts, axis=1)
 
     def to_dataset(self, array: np.ndarray, dim: str = "realization", coord: Any = None) -> "xr.Dataset":
@@ -212,10 +233,7 @@ class Layout:
         other dimensions have none.
         """
         array = np.where(self.mask, array, np.asarray(np.nan, array.dtype))
-        back_y, back_x = (
-            np.argsort(ascending(self.coordinates[name].values, degrees)[0])
-            for name, degrees in ((self.y_name, False), (self.x_name, self.lat_lon))
-        )
+        back_y, back_x = (np.argsort(order) for order, _ in self._ascending)
         array = array[:, :, back_y][..., back_x]
         ds = self.template.drop_vars(list(self.variables))
         for name, variable in self.variables.items():
@@ -241,10 +259,8 @@ class Layout:
             "x_name": self.x_name,
             "sample_name": self.sample_name,
             "lat_lon": self.lat_lon,
-            "mask": {
-                "shape": list(self.shape),
-                "bits": base64.b64encode(zlib.compress(np.packbits(self.mask).tobytes())).decode(),
-            },
+            "mask": {"shape": list(self.shape), "bits": _packed(np.packbits(self.mask))},
+            "static": {n: {"values": _packed(s.values), "attrs": s.attrs} for n, s in self.static.items()},
             "attrs": self.attrs,
         }
 
@@ -252,12 +268,14 @@ class Layout:
     def from_dict(cls, state: dict[str, Any]) -> "Layout":
         """The inverse of `to_dict`."""
         shape = state["mask"]["shape"]
-        bits = np.frombuffer(zlib.decompress(base64.b64decode(state["mask"]["bits"])), np.uint8)
+        bits = np.frombuffer(_unpacked(state["mask"]["bits"]), np.uint8)
+        static = {n: (np.frombuffer(_unpacked(s["values"])), s["attrs"]) for n, s in state["static"].items()}
         return cls(
             {n: Variable(v["level"], v["attrs"]) for n, v in state["variables"].items()},
             {n: Coordinate(np.array(c["values"], c["dtype"]), c["attrs"]) for n, c in state["coordinates"].items()},
             **{key: state[key] for key in ("levels", "y_name", "x_name", "sample_name", "lat_lon", "attrs")},
             mask=np.unpackbits(bits, count=int(np.prod(shape))).astype(bool).reshape(shape),
+            static={n: Static(values.reshape(shape[1:]), attrs) for n, (values, attrs) in static.items()},
         )
 
     def _dims(self, variable: Variable) -> tuple[str, ...]:
@@ -282,3 +300,11 @@ class Layout:
             f"coordinate `{dim}` ({there.size} points, {there[0]:g} to {there[-1]:g}) is not this grid's "
             f"({values.size} points, {values[0]:g} to {values[-1]:g}): interpolate to it first"
         )
+
+
+def _packed(array: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(array.tobytes())).decode()
+
+
+def _unpacked(text: str) -> bytes:
+    return zlib.decompress(base64.b64decode(text))

@@ -28,7 +28,7 @@ from sciguide.errors import InputError
 if TYPE_CHECKING:
     import xarray as xr
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def prepare(

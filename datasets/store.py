@@ -1,6 +1,7 @@
 """Gridded fields opened lazily: NetCDF (one, many, a pattern, a folder) or Zarr, as xarray on Dask, and checked."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ def open_fields(
     sorted. `units`: supplies or overrides the unit of a variable (nothing is converted). `axes`: see `find_axes`.
 
     Every variable of the result has a unit and the dimensions sample (if any), its level (if any), y and x, in the
-    source's order; others, of length 1, have become scalar coordinates. Times are decoded. Close it when done.
+    source's order; others, of length 1, have become scalar coordinates. Times are decoded. What lies beside them over
+    (y, x) alone, the same for all samples, comes along as coordinates. Close it when done.
     Raises InputError for files that are absent, damaged or at odds with each other, variables that are not there,
     units that are missing, and coordinates that are missing, repeated or not monotone.
     """
@@ -54,6 +56,8 @@ def open_fields(
     kept = {found.y, found.x, found.sample, *found.levels.values()}
     ds = _decoded(ds.isel({d: 0 for d in ds.dims if d not in kept and ds.sizes[d] == 1}), found.sample)
     _check_coordinates(ds, found, where)
+    static = _static(parts, found, names)
+    ds, found = ds.assign_coords(static), replace(found, static=tuple(static))
     ds.set_close(locked(lambda: [part.close() for part in parts]))
     return ds, found
 
@@ -85,8 +89,20 @@ def _wanted(
         raise InputError(f"{where} has no gridded variable")
     largest = max(numeric, key=lambda n: there[n].ndim)
     found = find_axes(next(part for part in parts if largest in part), [largest], axes, where)
+    needed = {found.y, found.x, found.sample} - {None}
     # Sorted, for a Zarr store lists them in any order.
-    return sorted(n for n in numeric if {found.y, found.x} <= set(there[n].dims))
+    return sorted(n for n in numeric if needed <= set(there[n].dims))
+
+
+def _static(parts: "list[xr.Dataset]", axes: Axes, names: Sequence[str]) -> "dict[str, xr.DataArray]":
+    """Numbers over (y, x) alone, on the grid of the fields, that are not among them."""
+    found = {}
+    for part in parts:
+        for name, field in part.data_vars.items():
+            flat = set(field.dims) == {axes.y, axes.x} and field.dtype.kind in "iufb"
+            if flat and name not in names and axes.sample is not None:
+                found.setdefault(str(name), field.drop_vars([c for c in field.coords if c not in field.dims]))
+    return dict(sorted(found.items()))
 
 
 def _joined(parts: "list[xr.Dataset]", names: list[str], axes: Mapping[str, str] | None, where: str) -> "xr.Dataset":

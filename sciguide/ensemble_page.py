@@ -138,7 +138,7 @@ def residual_sections(ensemble: Ensemble) -> list[Section]:
     """|r| over its scale of some members, for each equation: the root mean square of its residuals and levels."""
     out, at = [], frame_of(ensemble.model.layout)
     for equation in ensemble.model.constraints():
-        u = torch.nan_to_num(torch.from_numpy(ensemble.fields[:MEMBERS, equation.channels]).double())
+        u = equation.channels.fields(torch.nan_to_num(torch.from_numpy(ensemble.fields[:MEMBERS]).double()))
         share = torch.tensor(equation.operator.share, dtype=u.dtype)
         square = equation.operator.relative(equation.operator.residual(u)).square()
         square = torch.where(equation.operator.valid, torch.einsum("k,bk...->b...", share, square), torch.nan)

@@ -15,7 +15,6 @@ multiplies each V_f and all s^2, per member and step, by what makes the transfor
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,7 +56,7 @@ class EquationStep:
         tolerance: float = 1e-6,
         hard: bool = False,
     ) -> None:
-        self.channels = [np.ravel(c).tolist() for c in equation.channels]  # of each field, one or those of its levels
+        self.channels = equation.channels.of
         logs = [model.layout.names[c] for own in self.channels for c in own if model.normaliser.log[c]]
         if logs or not equation.operator.linear:
             why = f"{logs[0]} is log-transformed" if logs else "it is not linear in its fields"
@@ -67,7 +66,7 @@ class EquationStep:
         self.name, self.bands = equation.name, BANDS
         kinds = ("log innovation ratio", "log residual over white noise's")
         self.feature_names = tuple(f"{kind}, band {b}" for kind in kinds for b in range(BANDS))
-        self.gain = equation.gather(torch.as_tensor(model.normaliser.std)[None, :, None, None])  # du / dx
+        self.gain = equation.channels.gather(torch.as_tensor(model.normaliser.std)[None, :, None, None])  # du / dx
         K, grid = len(equation.operator.components), equation.operator.grid
         each = equation.operator.valid.expand(K, *grid.shape).flatten(0, -3)
         self.live = each.any((1, 2)).nonzero()[:, 0]  # a level may have no residual at all
@@ -78,7 +77,7 @@ class EquationStep:
         self.spectrum = lru_cache(maxsize=64)(self._spectrum)
         self.factor = lru_cache(maxsize=32)(self._factor)
         fields = equation.operator.fields
-        self.moving = [f for f, name in enumerate(fields) if name in equation.operator.moves]
+        self.moving = [f for f, name in enumerate(fields) if name in equation.operator.moves and self.channels[f]]
         self.factored = int(self.valid.sum()) <= MOST_FACTORED
         self.solved: Solved | None = None  # the last solve, for those who ask how many iterations it took
 
@@ -94,7 +93,7 @@ class EquationStep:
 
     def forward(self, v: Tensor) -> Tensor:
         """J v."""
-        u = self.equation.gather(v) * self.gain
+        u = self.equation.channels.gather(v) * self.gain
         return self.equation.operator.relative(self.equation.operator.jvp(u, u)).flatten(1, -3)[:, self.live]
 
     def transpose(self, w: Tensor) -> Tensor:
@@ -105,7 +104,7 @@ class EquationStep:
         r.view(len(w), -1, *w.shape[2:])[:, self.live] = w
         like = w.new_zeros(len(w), *self.model.shape)
         u = operator.vjp(w.new_zeros(len(w), F, *shape), operator.relative(r)) * self.gain
-        return self.equation.scatter(u, like)
+        return self.equation.channels.scatter(u, like)
 
     def metric(self, v: Tensor, sigma: float, scale: Tensor | None = None) -> Tensor:
         """V v, (B, C, Y, X); `scale` (B, F) multiplies V_f of each of the equation's fields."""
@@ -224,7 +223,7 @@ class EquationStep:
         if log_s2 is not None:
             s2 = s2 * log_s2[:, None].exp()
         if tilt is not None:
-            field = field * torch.stack([tilt[:, c].mean(1) for c in self.channels], 1).exp()
+            field = field * torch.stack([tilt[:, c].sum(1) / max(len(c), 1) for c in self.channels], 1).exp()
         self.solved = self.solve(r, sigma, field, s2)
         return x0 - self.solved.image
 

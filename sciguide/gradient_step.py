@@ -52,9 +52,10 @@ class GradientStep:
         self.when, self.iterations, self.strength = when, min(max(1, iterations), MOST), strength
         self.floor = 0.0 if hard else equation.record.floor
         operator = equation.operator
-        self.kernels, self.channels = equation.kernels, torch.as_tensor(equation.channels)  # (F,), or (F, Z)
+        self.kernels, self.channels = equation.kernels, equation.channels
         self.mask = None if operator.grid.mask is None else torch.from_numpy(operator.grid.mask)
-        self.moves = torch.tensor([float(f in operator.moves) for f in operator.fields], dtype=torch.float64)
+        moves = [float(f in operator.moves and bool(c)) for f, c in zip(operator.fields, self.channels.of, strict=True)]
+        self.moves = torch.tensor(moves, dtype=torch.float64)
 
     def acts(self, index: int, last: int) -> bool:
         """On the finished field, and late in the chain where `when` says so."""
@@ -62,14 +63,16 @@ class GradientStep:
 
     def metric(self, x: Tensor, sigma: float, tilt: Tensor | None = None) -> Tensor:
         """m (B, F), at most 1 without a tilt; exp(`tilt`) (B, C) multiplies it."""
-        error = torch.as_tensor(self.model.error.at(sigma))[self.channels].reshape(len(self.moves), -1).mean(1)
-        error = error * self.moves
+        each = self.channels.each(self.model.error.at(sigma), 0.0)
+        error = torch.from_numpy(each).reshape(len(self.moves), -1).mean(1) * self.moves
         m = (error / error.max()).to(x).expand(len(x), -1)
-        return m if tilt is None else m * tilt[:, self.channels].reshape(*m.shape, -1).mean(-1).to(x).exp()
+        if tilt is None:
+            return m
+        return m * self.channels.gather(tilt[..., None, None]).reshape(*m.shape, -1).mean(-1).to(x).exp()
 
     def features(self, x0: Tensor, sigma: float) -> Tensor:
         """log R / R_data, and the log of the rms change of x0 that would take R there, to first order; (B, 2)."""
-        R, g = self.kernels.energy_and_gradient(self.equation.gather(x0))
+        R, g = self.kernels.energy_and_gradient(self.channels.fields(x0))
         moved = _each(self.metric(g, sigma), g) * g
         least = self.equation.record.floor
         length = (R - least).clamp(min=0) / (moved * g).flatten(1).sum(1).clamp(min=1e-300)
@@ -82,8 +85,8 @@ class GradientStep:
         strength = x0.new_full((len(x0),), self.strength)
         if log_s2 is not None:
             strength = (strength * (-log_s2[:, 0]).exp()).clamp(max=STRONGEST)
-        found = self.descend(self.equation.gather(x0), self.metric(x0, sigma, tilt), strength)
-        return x0.index_copy(1, self.channels.to(x0.device).flatten(), found.reshape(len(x0), -1, *x0.shape[2:]))
+        found = self.descend(self.channels.fields(x0), self.metric(x0, sigma, tilt), strength)
+        return self.channels.replace(x0, found)
 
     def descend(self, x: Tensor, m: Tensor, strength: Tensor) -> Tensor:
         """From x (B, F, [Z,] Y, X), each member by itself."""

@@ -149,4 +149,4 @@ def equation_steps(
 
 def is_linear(model: Model, equation: EquationOnModel) -> bool:
     """Whether the equation is linear in the normalised fields."""
-    return equation.operator.linear and not model.normaliser.log[equation.channels].any()
+    return equation.operator.linear and not equation.channels.each(model.normaliser.log, False).any()

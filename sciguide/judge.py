@@ -65,7 +65,7 @@ class Judge:
         x = torch.from_numpy(np.where(self.evidence.layout.mask, method.fields, 0).astype(np.float64))
         out = []
         for equation in self.equations:
-            parts = [equation.operator.energy(part[:, equation.channels]) for part in x.split(32)]
+            parts = [equation.operator.energy(equation.channels.fields(part)) for part in x.split(32)]
             square = torch.cat(parts).numpy()
             found = self._bootstrap(lambda i, r=square: np.sqrt(r[i].mean(keepdims=True)), len(square), CHEAP, block)
             out += [Record(method.name, equation.name, "residual", *found[0], len(square))]

@@ -53,7 +53,7 @@ class Model:
 
     def constraints(self) -> list[EquationOnModel]:
         """The model's equations on its normalised fields."""
-        return [EquationOnModel(e, self.normaliser, self.grid) for e in self.equations]
+        return [EquationOnModel(e, self.normaliser, self.grid, self.layout.static) for e in self.equations]
 
     @property
     def prior(self) -> Prior:

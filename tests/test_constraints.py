@@ -92,7 +92,7 @@ def test_levels_are_the_third_axis(setting):
     again = EquationRecord(**asdict(record))
     assert again == record
     equation, x = setting.on_model(again), setting.normalised()
-    assert equation.gather(x).shape == (5, 2, 3, 9, 12)
+    assert equation.channels.gather(x).shape == (5, 2, 3, 9, 12)
     out = residual_of(setting.ds[["phi", "T"]], "hydrostatic")
     r = equation.residual(x)
     assert r.shape == (5, 1, 3, 9, 12)
@@ -108,10 +108,10 @@ def test_levels_are_the_third_axis(setting):
 @pytest.mark.parametrize("name", ["geostrophic", "hydrostatic"])
 def test_scatter_is_the_transpose_of_gather(setting, name):
     equation, x = setting.on_model(setting.record(name)[0]), setting.normalised()
-    u = torch.randn(equation.gather(x).shape, dtype=torch.float64)
-    back = equation.scatter(u, x)
-    assert back.shape == x.shape and torch.isclose((back * x).sum(), (u * equation.gather(x)).sum())
-    assert sorted(np.ravel(equation.channels)) == back.abs().sum((0, 2, 3)).nonzero().ravel().tolist()
+    u = torch.randn(equation.channels.gather(x).shape, dtype=torch.float64)
+    back = equation.channels.scatter(u, x)
+    assert back.shape == x.shape and torch.isclose((back * x).sum(), (u * equation.channels.gather(x)).sum())
+    assert sorted(np.ravel(equation.channels.of)) == back.abs().sum((0, 2, 3)).nonzero().ravel().tolist()
 
 
 def test_what_may_move(setting):
@@ -121,18 +121,18 @@ def test_what_may_move(setting):
 
 def test_kernels_take_normalised_channels(setting):
     equation, x = setting.on_model(setting.record("geostrophic")[0]), setting.normalised()
-    energy, gradient = equation.kernels.energy_and_gradient(equation.gather(x))
+    energy, gradient = equation.kernels.energy_and_gradient(equation.channels.gather(x))
     assert torch.allclose(energy, equation.energy(x))
     leaf = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(equation.energy(leaf).sum(), leaf)
-    assert torch.allclose(equation.scatter(gradient, x), expected, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(equation.channels.scatter(gradient, x), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_kernels_of_levels_normalised_alike(setting):
     same = Normaliser(np.full(13, 3.0), np.full(13, 2.0), np.zeros(13, bool), setting.normaliser.names)
     equation = EquationOnModel(setting.record("hydrostatic")[0], same, setting.grid)
     x = torch.randn(2, 13, 9, 12, dtype=torch.float64)
-    assert torch.allclose(equation.kernels.energy(equation.gather(x)), equation.energy(x))
+    assert torch.allclose(equation.kernels.energy(equation.channels.gather(x)), equation.energy(x))
 
 
 def test_a_model_keeps_its_levels(setting, tmp_path):
