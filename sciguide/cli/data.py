@@ -40,8 +40,10 @@ def run(argv: list[str]) -> int:
         return 0
     if action not in actions:
         raise UsageError(f"no such action: {action}{meant(action, actions)}", "see `sciguide data --help`")
-    make = import_module("sciguide.cli.data_make").make if action == "make" else None
-    function = {"make": make, "check": check, "stats": stats}[action]
+    making = import_module("sciguide.cli.data_make") if action == "make" else None
+    if making and {"-h", "--help"} & set(rest):
+        print(f"{making.overview()}\n")
+    function = making.make if making else {"check": check, "stats": stats}[action]
     return call(function, rest, f"sciguide data {action}")
 
 

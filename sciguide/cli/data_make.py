@@ -1,4 +1,4 @@
-"""`sciguide data make NAME`: a training set with a known truth, as one CF NetCDF file."""
+"""`sciguide data make NAME`: a training set with a known truth, as one CF NetCDF file or Zarr store."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -8,112 +8,86 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sciguide.errors import InputError
+from sciguide.simulate import NAMES, get
 
 if TYPE_CHECKING:
-    import netCDF4
-    import torch
+    from sciguide.parts import Parts
 
-BATCH = 32
-FLOOR = 1e-6  # of R_data: where rounding begins
-FILL = 9.969209968386869e36  # netCDF's own fill value of a float
+SUFFIXES = (".nc", ".zarr")
+COMMENT = "Synthetic fields; not observations"
+SAMPLES, SECONDS = 32, 10.0  # a part is kept when it has so many samples, or took so long
 PATIENCE = 2.0  # seconds before a progress bar appears
 
 
-def make(name: str, out: str | None = None, size: int = 64, samples: int = 1000, seed: int = 0) -> None:
-    """Generate a data set and write it to a NetCDF file.
+def make(
+    name: str,
+    out: str | None = None,
+    size: int = 64,
+    samples: int = 1000,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Generate a data set with a known truth, as a NetCDF file or a Zarr store.
 
-    Sample i depends on `seed` and i only: a larger set begins with the smaller one.
+    Sample i depends on the size, the seed and i only: a larger set begins with the smaller one. What is finished is
+    kept in OUT.parts until the set is whole: after an interruption the same command goes on, also for more samples.
 
     Args:
-        name: of the set; `poisson` is there.
-        out: the file to write; NAME.nc if left out.
+        name: of the set.
+        out: the file to write, .nc or .zarr; NAME.nc if left out.
         size: points along each side, at least 4.
         samples: how many.
         seed: of the random numbers; sets with different seeds share no sample.
+        overwrite: replace another file of that name, once the new one is whole.
     """
-    from sciguide.atomic import write_atomically
-    from sciguide.simulate import get
-
-    if size < 4 or samples < 1 or seed < 0:
+    if size < 4 or samples < 1 or not 0 <= seed < 2**63:
         raise InputError(f"size {size}, samples {samples}, seed {seed}: at least 4, 1 and 0 are needed")
     generator, path = get(name), Path(out or f"{name}.nc")
-    if not path.parent.is_dir() or path.is_dir():
-        raise InputError(f"out {out!r}: name a file in a folder that exists")
-    write_atomically(path, lambda part: write(part, name, generator, size, samples, seed))
-    print(f"{path}: {samples} samples of {name}, {size} x {size} points, {path.stat().st_size / 2**20:.1f} MB")
+    if not path.parent.is_dir() or path.suffix not in SUFFIXES:
+        raise InputError(f"out {str(path)!r}: name a file {' or '.join(SUFFIXES)} in a folder that exists")
+    from sciguide import __version__
+    from sciguide.parts import open_parts
+    from sciguide.set_file import attributes_of, write_set
+
+    history = f"sciguide data make {name} --size {size} --samples {samples} --seed {seed}"
+    attributes = {"history": history, "sciguide_version": __version__, "comment": COMMENT, "seed": seed}
+    held = attributes_of(path) if path.exists() else {}
+    if path.is_dir() and not held:
+        raise InputError(f"{path} is a folder, and no Zarr store of this command: give another --out")
+    if path.exists() and not overwrite:
+        if any(held.get(key) != value for key, value in attributes.items()):
+            raise InputError(f"{path} is there already, and was not made so: give another --out, or --overwrite")
+        print(f"{path}: {samples} samples of {name} are there already")
+        return
+    identity = {"set": name, "size": size, "seed": seed, "sciguide": __version__, **generator.attributes()}
+    with open_parts(path.with_name(f"{path.name}.parts"), identity) as parts:
+        for _ in with_progress(draw(parts, generator, size, samples, seed), samples, name):
+            pass
+        blocks = with_progress(parts.blocks(samples), samples, f"writing {path.name}")
+        write_set(parts.whole, path.suffix, generator, size, samples, blocks, attributes)
+        megabytes = parts.publish(path) / 2**20
+    points = " x ".join(str(len(values)) for values, _ in generator.axes(size).values())
+    print(f"{path}: {samples} samples of {name}, {points} points, {megabytes:.1f} MB")
 
 
-def write(path: Path, name: str, generator: ModuleType, size: int, samples: int, seed: int) -> None:
-    """The set as a file at `path`. The lock of the NetCDF library is held for each access, never while drawing."""
-    import netCDF4
+def overview() -> str:
+    """The sets, a line each."""
+    return "\n".join(["sets:", *(f"  {name:<22}{text}" for name, text in NAMES.items())])
+
+
+def draw(parts: "Parts", generator: ModuleType, size: int, samples: int, seed: int) -> Iterator[tuple[int]]:
+    """Draw the groups that `parts` lacks, and keep them there, several at a time; yields how many samples there are."""
     import numpy as np
 
-    from sciguide.datasets.store import LOCK
-
-    operator = generator.operator(size)
-    squares, scale_squares = np.empty((2, samples))
-    with LOCK:
-        file = netCDF4.Dataset(path, "w", format="NETCDF4")
-    try:
-        with LOCK:
-            declare(file, generator, size, samples)
-        for start, u in with_progress(batches(generator, operator.fields, size, samples, seed), samples, name):
-            rows = slice(start, start + len(u))
-            with LOCK:
-                for channel, variable in enumerate(operator.fields):
-                    file[variable][rows] = u[:, channel].numpy()
-            u = u.double()
-            squares[rows] = operator.mean_square(operator.residual(u))[:, 0].numpy()
-            scale_squares[rows] = operator.scale_square(u)[:, 0].numpy()
-        R = squares / scale_squares.mean()
-        attributes = {
-            "Conventions": "CF-1.11",
-            "title": generator.TITLE,
-            "source": f"sciguide, random solutions of {operator.formula}",
-            "history": f"sciguide data make {name} --size {size} --samples {samples} --seed {seed}",
-            "comment": "Synthetic fields; not observations",
-            **generator.attributes(),
-            "seed": np.int64(seed),
-            "R_data": max(float(np.quantile(R, 0.9)), FLOOR),
-            "R_rms": float(np.sqrt(R.mean())),
-        }
-        with LOCK:
-            file.setncatts(attributes)
-    finally:
-        with LOCK:
-            file.close()
-
-
-def declare(file: "netCDF4.Dataset", generator: ModuleType, size: int, samples: int) -> None:
-    """Dimensions, coordinates and empty variables, one chunk a sample."""
-    import numpy as np
-
-    for dim, length in (("sample", samples), ("y", size), ("x", size)):
-        file.createDimension(dim, length)
-    sample = file.createVariable("sample", "i4", ("sample",))
-    sample.setncatts({"long_name": "number of the sample in the set", "units": "1"})
-    sample[:] = np.arange(samples, dtype=np.int32)
-    for dim in ("y", "x"):
-        coordinate = file.createVariable(dim, "f8", (dim,))
-        coordinate.setncatts({"long_name": f"{dim}, in sides of the square", "units": "1"})
-        coordinate[:] = generator.coordinates(size)
-    storage = {"zlib": True, "complevel": 1, "shuffle": True, "fletcher32": True, "chunksizes": (1, size, size)}
-    for name, attributes in generator.VARIABLES.items():
-        variable = file.createVariable(name, "f4", ("sample", "y", "x"), fill_value=FILL, **storage)
-        variable.setncatts(attributes)
-
-
-def batches(
-    generator: ModuleType, fields: list[str], size: int, samples: int, seed: int
-) -> "Iterator[tuple[int, torch.Tensor]]":
-    """The number of the first sample, and the fields (B, F, size, size) as they are stored, in float32."""
-    import numpy as np
-    import torch
-
-    for start in range(0, samples, BATCH):
-        drawn = [generator.draw(size, seed, i) for i in range(start, min(start + BATCH, samples))]
-        stacked = np.stack([np.stack([one[name] for name in fields]) for one in drawn])
-        yield start, torch.from_numpy(stacked.astype(np.float32))
+    group, wanted = parts.stop(), -(-samples // generator.GROUP)
+    while group < wanted:
+        first, begin, drawn = group, monotonic(), []
+        few = max(1, SAMPLES // generator.GROUP)
+        while group < min(wanted, first + few) and (not drawn or monotonic() - begin < SECONDS):
+            yield (group * generator.GROUP,)
+            drawn.append({k: v.astype(np.float32) for k, v in generator.draw(size, seed, group).items()})
+            group += 1
+        parts.append(first, group, {name: np.concatenate([d[name] for d in drawn]) for name in generator.VARIABLES})
 
 
 def with_progress(steps: Iterator[tuple], total: int, label: str) -> Iterator[tuple]:
@@ -126,7 +100,8 @@ def with_progress(steps: Iterator[tuple], total: int, label: str) -> Iterator[tu
         bar = None
         for step in steps:
             if bar is None and monotonic() - begin > PATIENCE:
-                bar = shown.enter_context(Progress(console=Console(stderr=True), transient=True))
+                console = Console(stderr=True)  # in a log, a bar would leave an empty line
+                bar = shown.enter_context(Progress(console=console, transient=True, disable=not console.is_terminal))
                 task = bar.add_task(label, total=total)
             if bar is not None:
                 bar.update(task, completed=step[0])
