@@ -31,9 +31,9 @@ def by_hand(n):
 
 
 def stacked(module, K, p):
-    """Channels K, p, f."""
-    f = module.static(K.shape[-1])["f"][0]
-    return torch.from_numpy(np.stack([K, p, np.broadcast_to(f, K.shape)], 1))
+    """Channels K, p and what all samples share."""
+    same = [np.broadcast_to(values, K.shape) for values, _ in module.static(K.shape[-1]).values()]
+    return torch.from_numpy(np.stack([K, p, *same], 1))
 
 
 @pytest.mark.parametrize("n", [16, 17, 24])
@@ -76,8 +76,11 @@ def test_smooth_matrix_is_the_residual_and_the_rows_by_hand(n):
     drawn = darcy_smooth.draw(n, 0, 0)
     K, p = drawn["K"][0], drawn["p"][0]
     A, B = darcy_smooth.matrix(K), darcy_smooth.walls(n)
-    r = darcy_smooth.operator(n).residual(stacked(darcy_smooth, K[None], p[None])).numpy().ravel()
-    assert np.allclose(A @ p.ravel() - darcy_smooth.source(n).ravel(), r, atol=1e-10)
+    r, x_walls, y_walls = darcy_smooth.operator(n).residual(stacked(darcy_smooth, K[None], p[None])).numpy()[0]
+    assert np.allclose(A @ p.ravel() - darcy_smooth.source(n).ravel(), r.ravel(), atol=1e-10)
+    on_walls = np.concatenate([x_walls[:, [0, -1]].ravel(), y_walls[[0, -1]].ravel()])
+    assert np.allclose(np.sort(B @ p.ravel()), np.sort(on_walls), atol=1e-11)
+    assert not x_walls[:, 1:-1].any() and not y_walls[1:-1].any()
 
     D, S = by_hand(n)
     eye = np.eye(n)

@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 
-from sciguide.equations.darcy_expanded import DarcyExpanded
 from sciguide.equations.operator import Operator
 from sciguide.errors import InputError
 from sciguide.grid import Grid
+from sciguide.simulate.darcy_walls import DarcyWalls
 from sciguide.simulate.karhunen_loeve import modes
 from sciguide.simulate.square import axes, coordinates
 
@@ -44,8 +44,8 @@ GROUP = 1
 
 @cache
 def operator(n: int) -> Operator:
-    """The residual -K lap(p) - grad(K) . grad(p) - f at all n x n points; channels K, p, f."""
-    return DarcyExpanded().on(Grid(coordinates(n), coordinates(n), ("one-sided", "one-sided")))
+    """The residuals of flow and walls at all n x n points; channels K, p, f, wall_x, wall_y."""
+    return DarcyWalls().on(Grid(coordinates(n), coordinates(n), ("one-sided", "one-sided")))
 
 
 def source(n: int) -> NDArray[np.float64]:
@@ -56,8 +56,18 @@ def source(n: int) -> NDArray[np.float64]:
 
 
 def static(n: int) -> dict[str, tuple[NDArray[np.float64], dict[str, Any]]]:
-    """The source that all samples share."""
-    return {"f": (source(n), {"long_name": "source", "units": "1"})}
+    """The source that all samples share, and where the walls are."""
+    wall = np.zeros((n, n))
+    wall[:, [0, -1]] = 1.0
+    about = {"f": (source(n), "source"), "wall_x": (wall, "where a wall bounds x")}
+    about["wall_y"] = (wall.T.copy(), "where a wall bounds y")
+    return {name: (values, {"long_name": text, "units": "1"}) for name, (values, text) in about.items()}
+
+
+@cache
+def _known(n: int) -> NDArray[np.float64]:
+    """f, wall_x and wall_y, (3, n, n)."""
+    return np.stack([values for values, _ in static(n).values()])
 
 
 def draw(n: int, seed: int, group: int) -> dict[str, NDArray[np.float64]]:
@@ -79,10 +89,9 @@ def r_mae(K: NDArray, p: NDArray) -> NDArray[np.float64]:
     y, else 0; dp/dy on the edges along x, else 0. In physical units and float64."""
     K, p = (np.asarray(field, np.float64) for field in np.broadcast_arrays(K, p))
     n = K.shape[-1]
-    u = np.stack([K, p, np.broadcast_to(source(n), K.shape)], -3).reshape(-1, 3, n, n)
-    inside = operator(n).residual(torch.from_numpy(u)).abs().sum((1, 2, 3)).numpy()
-    edges = np.abs(walls(n) @ u[:, 1].reshape(-1, n * n).T).sum(0)
-    return ((inside + edges) / (3 * n * n)).reshape(K.shape[:-2])
+    known = np.broadcast_to(_known(n), (*K.shape[:-2], 3, n, n))
+    u = np.concatenate([np.stack([K, p], -3), known], -3).reshape(-1, 5, n, n)
+    return operator(n).residual(torch.from_numpy(u)).abs().mean((1, 2, 3)).numpy().reshape(K.shape[:-2])
 
 
 def _solve(K: NDArray) -> NDArray[np.float64]:
@@ -124,9 +133,9 @@ def matrix(K: NDArray) -> sparse.csr_array:
 
 @cache
 def _pattern(n: int) -> tuple[torch.Tensor, NDArray, NDArray, NDArray]:
-    """The combs as fields (16, 3, n, n); and for every entry that the matrix may have, its comb, row and column."""
+    """The combs as fields (16, 5, n, n); and for every entry that the matrix may have, its comb, row and column."""
     line = np.arange(n)
-    combs = torch.zeros(REACH**2, 3, n, n, dtype=torch.float64)
+    combs = torch.zeros(REACH**2, 5, n, n, dtype=torch.float64)
     for c in range(REACH**2):
         combs[c, 1, c // REACH :: REACH, c % REACH :: REACH] = 1.0
     near = np.clip(line - 1, 0, n - REACH)[:, None] + np.arange(REACH)  # (n, 4): what a row reads along its axis
