@@ -1,4 +1,4 @@
-"""The kriging step for a linear equation, matrix-free.
+"""The kriging step for an equation that is linear in the fields that it lets move, matrix-free.
 
     x0 <- x0 - V J^T (J V J^T + s^2)^-1 r(x0),        V_f = w_f(sigma) M_f block by block over the fields,
 
@@ -7,6 +7,9 @@ is the Wiener error covariance of field f alone, w_f the network's own mean squa
 a linear equation give J M = 0 for the joint M, and the step would move nothing. The system is solved by conjugate
 gradients in float64, preconditioned by the diagonal of J V J^T in the sine or Hartley transform of each residual, which
 for constant coefficients is its symbol. One iteration is the spectrally preconditioned gradient, of the best length.
+
+Where J depends on fields that stay, as Darcy's on K, it is each member's own; the preconditioner is then that of J at
+the prior's mean, between factors that make rows here as large as rows there.
 
 s^2 is the mean square of each residual on the training data; 0 makes the step a hard projection. `scales: ml`
 multiplies each V_f and all s^2, per member and step, by what makes the transformed residuals most likely.
@@ -38,12 +41,27 @@ class Spectrum(NamedTuple):
     white: Tensor
 
 
+class At(NamedTuple):
+    """Where J is taken: the equation's fields (B, F, [Z,] Y, X), and `balance` (B, L, Y, X), what makes a row as large
+    as at the prior's mean. Both None where J is constant."""
+
+    fields: Tensor | None = None
+    balance: Tensor | None = None
+
+    def balanced(self, w: Tensor) -> Tensor:
+        """balance * w."""
+        return w if self.balance is None else self.balance * w
+
+
+HERE = At()
+
+
 class EquationStep:
-    """One linear equation as a constraint on a model's clean estimate.
+    """One equation, linear in what it moves, as a constraint on a model's clean estimate.
 
     `when`: "end" acts on the finished field alone, "always" at every step too, as observations beside it need;
     `iterations`: at most, of conjugate gradients, at least one, the preconditioned gradient; `hard`: s^2 = 0. Raises
-    InputError for an equation that is not linear in the normalised fields.
+    InputError for an equation that is not linear in the normalised fields that it moves.
     """
 
     def __init__(
@@ -57,9 +75,9 @@ class EquationStep:
         hard: bool = False,
     ) -> None:
         self.channels = equation.channels.of
-        logs = [model.layout.names[c] for own in self.channels for c in own if model.normaliser.log[c]]
-        if logs or not equation.operator.linear:
-            why = f"{logs[0]} is log-transformed" if logs else "it is not linear in its fields"
+        logs = [model.layout.names[c] for c in equation.moving if model.normaliser.log[c]]
+        if logs or not equation.operator.linear_in_moves:
+            why = f"{logs[0]} is log-transformed" if logs else "it is not linear in the fields that it moves"
             raise InputError(f"equation {equation.name} cannot guide by a kriging step: {why}")
         self.model, self.equation, self.prior = model, equation, model.prior
         self.scales, self.when, self.iterations, self.tolerance = scales, when, iterations, tolerance
@@ -78,7 +96,15 @@ class EquationStep:
         self.factor = lru_cache(maxsize=32)(self._factor)
         fields = equation.operator.fields
         self.moving = [f for f, name in enumerate(fields) if name in equation.operator.moves and self.channels[f]]
-        self.factored = int(self.valid.sum()) <= MOST_FACTORED
+        self.constant = equation.operator.linear
+        self.factored = self.constant and int(self.valid.sum()) <= MOST_FACTORED
+        self.mean = At()
+        if not self.constant:
+            still = [f for f in range(len(fields)) if f not in self.moving]
+            self.gain[:, still] = 0
+            u = equation.physical(self.prior.mean[None].double())
+            self.mean_sizes = self._sizes(u)
+            self.mean = self.linearised(u)
         self.solved: Solved | None = None  # the last solve, for those who ask how many iterations it took
 
     def acts(self, index: int, last: int) -> bool:
@@ -91,19 +117,36 @@ class EquationStep:
         """r(x)."""
         return self.equation.residual(x).flatten(1, -3)[:, self.live]
 
-    def forward(self, v: Tensor) -> Tensor:
-        """J v."""
-        u = self.equation.channels.gather(v) * self.gain
-        return self.equation.operator.relative(self.equation.operator.jvp(u, u)).flatten(1, -3)[:, self.live]
+    def at(self, x: Tensor) -> At:
+        """Where J is taken for the members x."""
+        return At() if self.constant else self.linearised(self.equation.physical(x))
 
-    def transpose(self, w: Tensor) -> Tensor:
+    def linearised(self, u: Tensor) -> At:
+        """The same for the equation's fields u."""
+        return At(u, torch.where(self.valid, self.mean_sizes / self._sizes(u).clamp(min=1e-300), 1))
+
+    def _sizes(self, u: Tensor) -> Tensor:
+        """sum_o |dr/du_o| over what moves, like the rows."""
+        ones = torch.zeros_like(u)
+        ones[:, self.moving] = 1
+        found = self.equation.operator.kernels.reference.magnitude_along(u, ones)
+        return self.equation.operator.relative(found).flatten(1, -3)[:, self.live]
+
+    def forward(self, v: Tensor, at: At = HERE) -> Tensor:
+        """J v."""
+        v = self.equation.channels.gather(v) * self.gain
+        u = v if at.fields is None else at.fields.expand_as(v)
+        return self.equation.operator.relative(self.equation.operator.jvp(u, v)).flatten(1, -3)[:, self.live]
+
+    def transpose(self, w: Tensor, at: At = HERE) -> Tensor:
         """J^T w, zero in the channels that are not the equation's."""
         operator, shape = self.equation.operator, self.equation.operator.grid.shape
         K, F = len(operator.components), len(operator.fields)
         r = w.new_zeros(len(w), K, *shape)
         r.view(len(w), -1, *w.shape[2:])[:, self.live] = w
         like = w.new_zeros(len(w), *self.model.shape)
-        u = operator.vjp(w.new_zeros(len(w), F, *shape), operator.relative(r)) * self.gain
+        u = w.new_zeros(1, F, *shape) if at.fields is None else at.fields
+        u = operator.vjp(u.expand(len(w), F, *shape), operator.relative(r)) * self.gain
         return self.equation.channels.scatter(u, like)
 
     def metric(self, v: Tensor, sigma: float, scale: Tensor | None = None) -> Tensor:
@@ -126,10 +169,10 @@ class EquationStep:
         for k in range(len(self.valid)):
             probe = z.new_zeros(PROBES, len(self.valid), *self.octaves.band.shape)
             probe[:, k] = z
-            back = self.transpose(self.octaves.inverse(probe, z.new_zeros(PROBES, *self.valid.shape)))
+            back = self.transpose(self.octaves.inverse(probe, z.new_zeros(PROBES, *self.valid.shape)), self.mean)
 
             def diagonal(moved: Tensor, k: int = k) -> Tensor:
-                found = (z * self.octaves.transform(self.forward(moved)[:, k])).mean(0)
+                found = (z * self.octaves.transform(self.forward(moved, self.mean)[:, k])).mean(0)
                 # what few probes leave of off-diagonal noise is bounded by the mean over the octave
                 means = self.octaves.means(found).clamp(min=1e-300)
                 return torch.maximum(found, 0.05 * means[self.octaves.band])
@@ -145,7 +188,9 @@ class EquationStep:
 
     def couples(self) -> bool:
         """Whether the prior does not know the equation yet, trace(J C J^T) > trace(s^2): then observations need it at
-        every step, and M conditioned on it."""
+        every step, and M conditioned on it. Not where J varies: its factor would be each member's own."""
+        if not self.constant:
+            return False
         generator = torch.Generator().manual_seed(1)
         z = torch.randn(PROBES, *self.valid.shape, generator=generator, dtype=torch.float64)
         z = torch.where(self.valid, z, 0)
@@ -199,7 +244,7 @@ class EquationStep:
 
     def features(self, x0: Tensor, sigma: float) -> Tensor:
         """Per octave the log of the residuals' energy over its predicted variance, and over white noise's, (B, 8)."""
-        energy = self.octaves.transform(self.rows(x0)).square()
+        energy = self.octaves.transform(self.at(x0).balanced(self.rows(x0))).square()
         spectrum = self.spectrum(sigma)
         predicted = spectrum.fields.sum(0) + self._least(spectrum)[:, None, None]
         ratios = [(energy / predicted).mean(1), (energy / spectrum.white).mean(1)]
@@ -212,19 +257,19 @@ class EquationStep:
 
     def correct(self, x0: Tensor, sigma: float, log_s2: Tensor | None = None, tilt: Tensor | None = None) -> Tensor:
         """The step. exp(`log_s2`) (B, 4) multiplies s^2 of each octave, exp(`tilt`) (B, C) the V_f of each channel."""
-        r = self.rows(x0)
+        r, at = self.rows(x0), self.at(x0)
         spectrum = self.spectrum(sigma)
         least = self._least(spectrum)
         field, noise = x0.new_ones(len(x0), len(self.channels)), least.expand(len(x0), -1)
         if self.scales == "ml" and bool((self.s2 > 0).all()):
-            field, factor = self._likely(spectrum, self.octaves.transform(r).square(), least)
+            field, factor = self._likely(spectrum, self.octaves.transform(at.balanced(r)).square(), least)
             noise = noise * factor[:, None]
         s2 = noise[..., None].expand(-1, -1, BANDS)
         if log_s2 is not None:
             s2 = s2 * log_s2[:, None].exp()
         if tilt is not None:
             field = field * torch.stack([tilt[:, c].sum(1) / max(len(c), 1) for c in self.channels], 1).exp()
-        self.solved = self.solve(r, sigma, field, s2)
+        self.solved = self.solve(r, sigma, field, s2, at)
         return x0 - self.solved.image
 
     def _likely(self, spectrum: Spectrum, energy: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
@@ -234,19 +279,19 @@ class EquationStep:
         field[:, self.moving], factor = equation_scales(spectrum.fields[self.moving], energy, noise)
         return field, factor
 
-    def solve(self, r: Tensor, sigma: float, field: Tensor, s2: Tensor) -> Solved:
+    def solve(self, r: Tensor, sigma: float, field: Tensor, s2: Tensor, at: At = HERE) -> Solved:
         """(sum_f field_f J V_f J^T + s^2)^-1 r for rows r (B, L, Y, X), `field` (B, F), `s2` (B, L, bands); its image
         is the step, sum_f field_f V_f J^T of it."""
         noise = s2[..., self.octaves.band]
         diagonal = torch.einsum("bf,flyx->blyx", field, self.spectrum(sigma).fields) + noise
 
         def system(w: Tensor) -> tuple[Tensor, Tensor]:
-            step = self.metric(self.transpose(w), sigma, field)
-            return self.forward(step) + self.octaves.inverse(noise * self.octaves.transform(w), w), step
+            step = self.metric(self.transpose(w, at), sigma, field)
+            return self.forward(step, at) + self.octaves.inverse(noise * self.octaves.transform(w), w), step
 
         def precondition(w: Tensor) -> Tensor:
             if self.factored:
                 return self._solve_factored(w, sigma, field)
-            return self.octaves.inverse(self.octaves.transform(w) / diagonal, w)
+            return at.balanced(self.octaves.inverse(self.octaves.transform(at.balanced(w)) / diagonal, w))
 
         return conjugate_gradients(system, precondition, r, self.iterations, self.tolerance)

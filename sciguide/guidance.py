@@ -148,5 +148,5 @@ def equation_steps(
 
 
 def is_linear(model: Model, equation: EquationOnModel) -> bool:
-    """Whether the equation is linear in the normalised fields."""
-    return equation.operator.linear and not equation.channels.each(model.normaliser.log, False).any()
+    """Whether the equation is linear in the normalised fields that it moves."""
+    return equation.operator.linear_in_moves and not model.normaliser.log[equation.moving].any()

@@ -67,6 +67,12 @@ class Operator:
     def _scale(self) -> Kernels:
         return Kernels(self._site(self.stencils[1], (1.0,) * len(self.components), self.share))
 
+    @property
+    def linear_in_moves(self) -> bool:
+        """Whether r is linear in the fields that a guide may move, whatever the others are."""
+        pairs = [(r.name, s.name) for found in self.kernels.site.program.curvatures for r, s, _ in found]
+        return not any(r in self.moves and s in self.moves for r, s in pairs)
+
     def residual(self, u: Tensor) -> Tensor:
         """r (B, K, Y, X), zero where not valid."""
         return self.kernels.residual(u)

@@ -10,8 +10,9 @@ grad(p) for the flow, and the gradient of p for the walls, as one vector.
 
 For data whose solver weighed the walls against the flow in the least-squares sense, as the 64 x 64 set of
 physics-informed diffusion models: with `one-sided` edges these are its rows, and what is left of either is its
-compromise, not an error. In a configuration it is `sciguide.simulate.darcy_walls:DarcyWalls`. Three residuals with equal shares are the three channels of that set's R_MAE. It fails as
-`darcy_expanded` does. A guide may move p, which K and f determine up to a constant.
+compromise, not an error. In a configuration it is `sciguide.simulate.darcy_walls:DarcyWalls`. Three residuals with
+equal shares are the three channels of that set's R_MAE. It fails as `darcy_expanded` does. A guide may move p, which K
+and f determine up to a constant.
 """
 
 from sympy import Expr
