@@ -35,7 +35,8 @@ class EquationRecord:
     fields, in their order, and of each field's levels, ascending in `z`, where the equation is over levels; `s2`: of
     each residual the mean over the samples of (r / scale)^2; `floor`: R_data, the .9 quantile of R over the samples,
     never below 1e-6; `z`: the third axis, as the equation wants it, where it has one; `static`: of the fields that are
-    the same in all samples, and have no channel, the names in the layout.
+    the same in all samples, and have no channel, the names in the layout; `strength`: pairs (sigma, s*) of a nonlinear
+    equation, see `sciguide/strength.py`.
     """
 
     operator: dict[str, Any]
@@ -44,6 +45,14 @@ class EquationRecord:
     floor: float
     z: list[float] | None = None
     static: dict[str, str] = field(default_factory=dict)
+    strength: list[list[float]] = field(default_factory=list)
+
+    def strength_at(self, sigma: float) -> float:
+        """s*(sigma), log-linear in sigma; 1 where it was not measured."""
+        if not self.strength:
+            return 1.0
+        sigmas, found = np.transpose(self.strength)
+        return float(np.interp(np.log(sigma), np.log(sigmas), found))
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 """Estimating the prior from normalised training fields (N, C, Y, X): mean field, modes and their variances."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,7 +10,7 @@ from sciguide.prior import EOF, Isotropic, Prior, Spectral, dct_matrix, transfor
 from sciguide.shrinkage import Homogeneous, Lags, choose_shrinkage
 
 MOST_MODES = 768
-NEGLIGIBLE_SHARE = 1e-3  # modes are kept until what is left has so small a share of the mean variance
+NEGLIGIBLE_SHARE = 1e-3  # of the mean variance, at most, is what modes that are not kept leave at a point
 
 
 def fit_prior(
@@ -21,12 +22,14 @@ def fit_prior(
     weights: Tensor | None = None,
     effective: float | None = None,
     sigma_data: float = 1.0,
+    sigma_min: float = math.inf,
 ) -> Prior:
     """The prior of `kind` ("isotropic", "spectral", "eof" or "auto") of the training fields.
 
     `x`: (N, C, Y, X), zero off `mask` (C, Y, X); `boundary` of the (y, x) axes; `weights`: area weights (Y, X);
-    `effective`: the effective number of independent samples, N where not given. "auto" takes `spectral` on unmasked
-    plane grids with at least 200 samples and `eof` elsewhere. Computed in float64. Raises ValueError for another kind.
+    `effective`: the effective number of independent samples, N where not given; `sigma_min`: the smallest noise level,
+    below which `eof` need not tell anything apart. "auto" takes `spectral` on unmasked plane grids with at least 200
+    samples and `eof` elsewhere. Computed in float64. Raises ValueError for another kind.
     """
     if kind == "auto":
         uniform = weights is None or bool((weights == weights.flatten()[0]).all())
@@ -36,7 +39,7 @@ def fit_prior(
     if kind == "spectral":
         return fit_spectral(x.double(), boundary)
     if kind == "eof":
-        return fit_eof(x.double(), mask, weights, effective)
+        return fit_eof(x.double(), mask, weights, effective, sigma_min)
     raise ValueError(f"prior: `{kind}` is not one of isotropic, spectral, eof, auto")
 
 
@@ -51,13 +54,16 @@ def fit_spectral(x: Tensor, boundary: tuple[str, str]) -> Spectral:
     return Spectral(mean, variances.clamp(min=0).movedim(-1, 0), vectors.permute(2, 3, 0, 1).contiguous(), transforms)
 
 
-def fit_eof(x: Tensor, mask: Tensor, weights: Tensor | None, effective: float | None) -> EOF:
+def fit_eof(
+    x: Tensor, mask: Tensor, weights: Tensor | None, effective: float | None, sigma_min: float = math.inf
+) -> EOF:
     """Leading area-weighted EOFs of the sample covariance, shrunk towards a homogeneous one.
 
     Few independent samples (14 in ten months of ocean currents) leave most directions of the state space unseen: the
     sample covariance gives them no variance and interpolation by it is hardly better than the mean field. So
     C = (1 - alpha) C_sample + alpha C_homogeneous with the parameters that make blocks of samples left out most likely
-    (`sciguide.shrinkage`). What the leading modes leave goes into tau^2.
+    (`sciguide.shrinkage`). What the leading modes leave goes into tau^2: white noise in every draw, so that modes are
+    kept until it is below sigma_min^2 too.
     """
     values = x.flatten(1)[:, mask.flatten()]
     n, d = values.shape
@@ -80,7 +86,8 @@ def fit_eof(x: Tensor, mask: Tensor, weights: Tensor | None, effective: float | 
     sample = anomalies.square().sum() / (n - 1)
     total = (1 - choice.alpha) * sample + choice.alpha * homogeneous.variance.sum()
     left = (total - variances.cumsum(0)) / (d - torch.arange(1, len(variances) + 1))
-    r = int((left <= NEGLIGIBLE_SHARE * total / d).nonzero()[:1].sum()) or len(variances)
+    least = min(NEGLIGIBLE_SHARE * float(total) / d, sigma_min**2)
+    r = int((left <= least).nonzero()[:1].sum()) or len(variances)
     field = x.new_zeros(mask.shape)
     field[mask] = values.mean(0)
     return EOF(field, mask, v[:, :r].contiguous(), variances[:r], left[r - 1].clamp(min=0))

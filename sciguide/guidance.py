@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from sciguide.constraints import EquationOnModel
 from sciguide.equation_step import EquationStep
 from sciguide.errors import InputError
 from sciguide.gradient_step import GradientStep
@@ -112,10 +111,10 @@ def constraints_for(
 ) -> list[Constraint]:
     """The model's equations and the observations as constraints, in the order in which they act.
 
-    `direction`: of linear equations; others go down the gradient. A kriging step acts on the finished field; beside
-    observations, one that the prior does not know acts at every step, with its scales as told, and the observations
-    then work with the metric conditioned on it. `solver`: `hard` and `iterations` of both kinds of step. Raises
-    InputError for observations beside more than one such equation.
+    `direction`: of equations, kriging or down the gradient. A kriging step of a linear equation acts on the finished
+    field; beside observations, one that the prior does not know acts at every step, with its scales as told, and the
+    observations then work with the metric conditioned on it. `solver`: `hard` and `iterations` of both kinds of step.
+    Raises InputError for observations beside more than one such equation.
     """
     steps = equation_steps(model, scales, direction, **solver) if equations else []
     if observations is None:
@@ -139,14 +138,7 @@ def equation_steps(
     key = scales, direction, *sorted(solver.items())
     if key not in model.steps:
         model.steps[key] = [
-            EquationStep(model, e, scales, **solver)
-            if direction == "kriging" and is_linear(model, e)
-            else GradientStep(model, e, **solver)
+            EquationStep(model, e, scales, **solver) if direction == "kriging" else GradientStep(model, e, **solver)
             for e in model.constraints()
         ]
     return [copy(step) for step in model.steps[key]]
-
-
-def is_linear(model: Model, equation: EquationOnModel) -> bool:
-    """Whether the equation is linear in the normalised fields that it moves."""
-    return equation.operator.linear_in_moves and not model.normaliser.log[equation.moving].any()

@@ -152,9 +152,9 @@ def test_features_say_how_far_it_is():
     assert torch.isfinite(flow.step().features(flow.good, 0.1)).all()
 
 
-def test_nonlinear_equations_go_down_the_gradient_late_in_the_chain():
+def test_the_gradient_direction_acts_late_in_the_chain():
     flow = Flow()
-    (step,) = constraints_for(flow.model, None, hard=False, iterations=200)
+    (step,) = constraints_for(flow.model, None, direction="gradient", hard=False, iterations=200)
     assert isinstance(step, GradientStep) and step.bands == 1
     assert [step.acts(i, 8) for i in range(9)] == [False] * 6 + [True] * 3
     assert [flow.step(when="end").acts(i, 8) for i in range(9)] == [False] * 8 + [True]

@@ -41,7 +41,7 @@ def generate(
         steps: evaluations of the network per member
         scales: of the prior's and the observations' errors: estimated by maximum likelihood, or as told
         no_equations: guide by the observations alone, also where the model has equations
-        direction: in which linear equations correct: kriging, or down the gradient, as nonlinear ones do
+        direction: in which equations correct: kriging, or gradient, cheap steps down the gradient of the residual
         hard: project onto the equations, as far as their solver comes, instead of to what the training data have
         iterations: at most, of the equations' solver; 1 is the preconditioned gradient; down the gradient at most 20
         batch: members computed together; part of what makes bytes repeat

@@ -49,7 +49,7 @@ def tune(
         misreport: true errors are the told ones times a factor from 1 / misreport to misreport
         observe: variables that stations measure; all if left out
         no_equations: guide by the observations alone, also where the model has equations
-        direction: in which linear equations correct: kriging, or down the gradient, as nonlinear ones do
+        direction: in which equations correct: kriging, or gradient, cheap steps down the gradient of the residual
         scales: that the formula estimates by maximum likelihood, or takes as told
         steps: evaluations of the network per member
         trajectories: that each rival is tuned on

@@ -18,9 +18,11 @@ from sciguide.denoiser import Denoiser
 from sciguide.grid import Grid, grid_of
 from sciguide.model import Model, NetworkError, build_network
 from sciguide.prior import Prior
+from sciguide.strength import calibrate
 
 MOST_VALUES = 2**26  # of the training split that the prior is fitted to, every n-th sample of a larger one
 ERROR_SIGMAS = 12  # noise levels at which the network's error is measured
+CALIBRATED = 32  # of them, for the strength of nonlinear equations
 HELD_OUT = 128  # at most so many validation samples for it
 
 
@@ -104,6 +106,7 @@ class DiffusionModule(L.LightningModule):
             weights=area.clamp(min=1e-3) if grid.latitude is not None else None,
             effective=data.prepared.effective,
             sigma_data=h.sigma_data,
+            sigma_min=h.sigma_min,
         )
         sigma_max = h.sigma_max or 3 * math.sqrt(prior.largest)
         keys = ("width", "multipliers", "blocks", "dropout")
@@ -176,15 +179,19 @@ class DiffusionModule(L.LightningModule):
             fingerprint=data.prepared.fingerprint,
             equations=fitted.equations,
         )
+        calibrate(model, self.held_out(data).double()[:CALIBRATED])
         self.train(training)
         return model
+
+    def held_out(self, data: GridData) -> Tensor:
+        """Some validation samples (training ones if none), normalised."""
+        split = "validation" if "validation" in data.prepared.split else "train"
+        return data.normaliser.encode(torch.tensor(data.split(split)[:: max(1, len(data.split(split)) // HELD_OUT)]))
 
     @torch.inference_mode()
     def measure_error(self, data: GridData) -> NetworkError:
         """Mean square error of D per noise level and channel, on noised held-out samples (training ones if none)."""
-        split = "validation" if "validation" in data.prepared.split else "train"
-        x = torch.tensor(data.split(split)[:: max(1, len(data.split(split)) // HELD_OUT)])
-        x = data.normaliser.encode(x).float().to(self.area)
+        x = self.held_out(data).float().to(self.area)
         generator = torch.Generator().manual_seed(0)
         levels = torch.logspace(math.log10(self.hparams.sigma_min), math.log10(self.fitted.sigma_max), ERROR_SIGMAS)
         mse = []

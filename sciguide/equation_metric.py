@@ -1,0 +1,54 @@
+"""What an equation may move, and how far: V, block by block over the fields.
+
+V_f = w_f(sigma) M_f where J is constant, M_f the Wiener error covariance of field f alone, w_f the network's own mean
+square error over its trace: data that obey a linear equation give J M = 0 for the joint M, and a step would move
+nothing. Where J varies V_f is the inverse of J^T J at the prior's mean, by rings of the wavenumber, of the size of the
+network's error, as if all rows erred alike: J V J^T is then nearly the identity between the factors that balance its
+rows, whatever the coefficients, and conjugate gradients get there. Where rows are as many as points that move, the
+shape of V hardly changes where the step ends.
+"""
+
+import torch
+from torch import Tensor
+
+from sciguide.jacobian import Jacobian
+from sciguide.model import Model
+from sciguide.rings import Rings
+
+UNSEEN = 1e-6
+
+
+class Metric:
+    """V of the fields that an equation moves."""
+
+    def __init__(self, model: Model, J: Jacobian) -> None:
+        self.model, self.J, self.channels = model, J, J.channels.of
+        self.rings = None if J.constant else Rings(model.grid.shape, model.grid.boundary)
+        self.shapes = {} if J.constant else {f: self._shape(f) for f in J.moving}
+
+    def __call__(self, v: Tensor, sigma: float, scale: Tensor | None = None) -> Tensor:
+        """V v, (B, C, Y, X); `scale` (B, F) multiplies V_f of each of the equation's fields."""
+        error, prior = self.model.error.at(sigma), self.model.prior
+        wiener = prior.error_std(sigma).flatten() ** 2
+        out = torch.zeros_like(v)
+        for f in self.J.moving:
+            c = self.channels[f]
+            if self.rings is None:
+                block = float(error[c].sum() / wiener[c].sum()) * prior.apply_block(v[:, c], sigma, c)
+            else:
+                block = self.rings.scale(v[:, c], float(error[c].mean()) * self.shapes[f])
+            out[:, c] = block if scale is None else scale[:, f, None, None, None] * block
+        return out if self.rings is None else torch.where(prior.mask, out, 0)
+
+    def _shape(self, f: int) -> Tensor:
+        """The inverse of J^T J at the mean in field f, 1 on average over its transform."""
+
+        def move(v: Tensor) -> Tensor:
+            u = v.new_zeros(len(v), *self.model.shape)
+            u[:, self.channels[f]] = v[:, None]
+            return self.J.forward(u)
+
+        response = self.rings.response(move, self.J.std)
+        # a constant that J does not see stays where it is
+        found = torch.where(response > UNSEEN * response.flatten()[1:].min(), 1 / response, 0)
+        return found / found.mean()
