@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PADDING = {"periodic": "circular", "neumann": "replicate", "open": "replicate", "dirichlet": "constant"}
+PADDING = {"periodic": "circular", "dirichlet": "constant"} | dict.fromkeys(("neumann", "open", "one-sided"), "replicate")
 
 
 def pad_axes(x: Tensor, boundary: tuple[str, str], before: tuple[int, int], after: tuple[int, int]) -> Tensor:

@@ -42,7 +42,8 @@ class DiffusionModule(L.LightningModule):
 
     Args:
         prior: the Gaussian that the network corrects: `eof`, `spectral`, `isotropic`, or `auto` from the grid
-        boundary: of the (y, x) axes: periodic, dirichlet, neumann or open; from the coordinates where not given
+        boundary: of the (y, x) axes: periodic, dirichlet, neumann, one-sided or open; from the coordinates where not
+            given
         width: channels of the U-Net at full resolution
         multipliers: of the width at each level, each at half the resolution of the one before
         blocks: residual blocks per level
