@@ -10,7 +10,8 @@ from sciguide.prior import EOF, Isotropic, Prior, Spectral, dct_matrix, transfor
 from sciguide.shrinkage import Homogeneous, Lags, choose_shrinkage
 
 MOST_MODES = 768
-NEGLIGIBLE_SHARE = 1e-3  # of the mean variance, at most, is what modes that are not kept leave at a point
+NEGLIGIBLE_SHARE = 1e-3  # of the mean variance, at most, is what modes that are not kept leave at a point,
+NEGLIGIBLE_NOISE = 0.1  # and of the smallest noise level its standard deviation
 
 
 def fit_prior(
@@ -28,7 +29,7 @@ def fit_prior(
 
     `x`: (N, C, Y, X), zero off `mask` (C, Y, X); `boundary` of the (y, x) axes; `weights`: area weights (Y, X);
     `effective`: the effective number of independent samples, N where not given; `sigma_min`: the smallest noise level,
-    below which `eof` need not tell anything apart. "auto" takes `spectral` on unmasked plane grids with at least 200
+    well below which `eof` tells nothing apart. "auto" takes `spectral` on unmasked plane grids with at least 200
     samples and `eof` elsewhere. Computed in float64. Raises ValueError for another kind.
     """
     if kind == "auto":
@@ -63,7 +64,7 @@ def fit_eof(
     sample covariance gives them no variance and interpolation by it is hardly better than the mean field. So
     C = (1 - alpha) C_sample + alpha C_homogeneous with the parameters that make blocks of samples left out most likely
     (`sciguide.shrinkage`). What the leading modes leave goes into tau^2: white noise in every draw, so that modes are
-    kept until it is below sigma_min^2 too.
+    kept until it is well below the smallest noise level too.
     """
     values = x.flatten(1)[:, mask.flatten()]
     n, d = values.shape
@@ -86,7 +87,7 @@ def fit_eof(
     sample = anomalies.square().sum() / (n - 1)
     total = (1 - choice.alpha) * sample + choice.alpha * homogeneous.variance.sum()
     left = (total - variances.cumsum(0)) / (d - torch.arange(1, len(variances) + 1))
-    least = min(NEGLIGIBLE_SHARE * float(total) / d, sigma_min**2)
+    least = min(NEGLIGIBLE_SHARE * float(total) / d, (NEGLIGIBLE_NOISE * sigma_min) ** 2)
     r = int((left <= least).nonzero()[:1].sum()) or len(variances)
     field = x.new_zeros(mask.shape)
     field[mask] = values.mean(0)

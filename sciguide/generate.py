@@ -18,7 +18,7 @@ import torch
 from sciguide import __version__
 from sciguide.cf import variable_name
 from sciguide.errors import InputError
-from sciguide.guidance import Direction, Guidance, constraints_for
+from sciguide.guidance import EVEN, Direction, Guidance, constraints_for
 from sciguide.model import Model
 from sciguide.noise import normals
 from sciguide.observations import read_observations
@@ -40,9 +40,10 @@ class Options:
     """What decides the bytes of a member besides model, seed and its number.
 
     steps: network evaluations of the chain; policy: "none", "fixed" (the formula), or a tuned one; observations: a CSV
-    file or None; scales: "ml" or "told"; equations: whether those of the model guide; direction: of the linear ones,
-    "kriging" or "gradient"; hard: they hold as far as their solver comes, not to what the data have; iterations: at
-    most, of that; batch: members computed together.
+    file or None; scales: "ml" or "told"; equations: whether those of the model guide; direction: theirs, "kriging" or
+    "gradient"; hard: they hold as far as their solver comes, not to what the data have; iterations: at most, of that;
+    preference: of the learned policy, from 0 (the distribution alone) to 1 (physics alone); batch: members computed
+    together.
     """
 
     steps: int = 20
@@ -53,12 +54,15 @@ class Options:
     direction: str = "kriging"
     hard: bool = False
     iterations: int = 200
+    preference: float = EVEN
     batch: int = 8
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)}: at least 1")
+        if not 0 <= self.preference <= 1:
+            raise InputError(f"preference {self.preference}: from 0 (the distribution alone) to 1 (physics alone)")
         if self.policy not in POLICIES:
             raise InputError(f"policy `{self.policy}` is not one of {', '.join(POLICIES)}")
         if self.direction not in get_args(Direction):
@@ -128,7 +132,7 @@ class Generator:
             if self.policies is None:
                 raise InputError(f"policy `{options.policy}`: load the run's folder, the tuned policies are there")
             policy = load_policy(self.policies / f"{options.policy}.pt", seen, done)
-        return Guidance(constraints, policy, len(model.layout.names), options.steps)
+        return Guidance(constraints, policy, len(model.layout.names), options.steps, options.preference)
 
     def draw(self, members: Sequence[int], seed: int, options: Options, guidance: Guidance | None) -> Drawn:
         """The members with these numbers, together in one batch."""

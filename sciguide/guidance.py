@@ -21,6 +21,8 @@ from sciguide.observations import Observations
 from sciguide.policy import Policy, bounded
 from sciguide.prior import Prior
 
+EVEN = 0.5  # the preference that weighs physics and distribution alike
+
 Direction = Literal["kriging", "gradient"]
 
 
@@ -57,8 +59,16 @@ class Guidance:
     there is no metric to choose between fields, so the action holds the variances alone.
     """
 
-    def __init__(self, constraints: Sequence[Constraint], policy: Policy, channels: int, last: int) -> None:
+    def __init__(
+        self,
+        constraints: Sequence[Constraint],
+        policy: Policy,
+        channels: int,
+        last: int,
+        preference: float | Tensor = EVEN,
+    ) -> None:
         self.constraints, self.policy, self.channels, self.last = tuple(constraints), policy, channels, last
+        self.preference = torch.as_tensor(preference)  # (), or (B,): of each member
 
     @staticmethod
     def action_names(constraints: Sequence[Constraint], names: Sequence[str]) -> tuple[str, ...]:
@@ -71,12 +81,13 @@ class Guidance:
     @staticmethod
     def observation_names(constraints: Sequence[Constraint]) -> tuple[str, ...]:
         """Names of what a policy sees."""
-        return (*(f"{c.name}: {f}" for c in constraints for f in c.feature_names), "log sigma")
+        return (*(f"{c.name}: {f}" for c in constraints for f in c.feature_names), "preference", "log sigma")
 
     def __call__(self, index: int, x0: Tensor, sigma: float) -> tuple[Tensor, Decision]:
         seen = [c.features(x0, sigma) for c in self.constraints]
         level = torch.full_like(x0[:, :1, 0, 0], sigma).log()
-        observation = torch.cat([*seen, level], 1)
+        preference = self.preference.to(level).expand(len(x0))[:, None]
+        observation = torch.cat([*seen, preference, level], 1)
         choice = self.policy(observation)
         action = bounded(choice.action)
         guided, tilt, at = x0, None, sum(c.bands for c in self.constraints)

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from sciguide.guidance import EVEN
 from sciguide.policy import Fixed, Policy, Standard
 from sciguide.reward import Norm, contributions, energy_score, excess, potential
 from sciguide.rollout import Problems, Rollout, draw_noise, roll_out
@@ -58,28 +60,48 @@ class Task:
     seed: int = 0
 
     def play(
-        self, policy: Policy | None, numbers: Sequence[int], stage: str, worth: Worth, noises: int, replicas: int = 1
+        self,
+        policy: Policy | None,
+        numbers: Sequence[int],
+        stage: str,
+        worth: Worth,
+        noises: int,
+        replicas: int = 1,
+        preference: float | None = EVEN,
     ) -> list[Played]:
-        """Roll `policy` out on the problems `numbers`, None for no guidance, and weigh what came of it."""
+        """Roll `policy` out on the problems `numbers`, None for no guidance, and weigh what came of it: with
+        `preference` from 0 (the distribution alone) to 1 (physics alone), another one for each problem if None."""
         if stage != "scale" and any((n >= JUDGED) != (stage == "judge") for n in numbers):
             raise ValueError(f"problems of another stage than `{stage}`: those to be judged by begin at {JUDGED}")
         played = []
         for batch in self.problems(numbers):
             noise = draw_noise(stage, self.seed, batch.numbers, noises, self.shape)
-            rollout = roll_out(batch, policy, noise, replicas)
-            phi = potential(rollout.energies, batch.floors, worth.weights, worth.scales)
+            prefer = (
+                preferences(batch.numbers) if preference is None else torch.full((len(noise),), preference).double()
+            )
+            rollout = roll_out(batch, policy, noise, replicas, prefer)
+            each = prefer.repeat_interleave(noises * replicas)
+            phi = 2 * each * potential(rollout.energies, batch.floors, worth.weights, worth.scales)
             members = rollout.finished.reshape(len(batch.numbers), noises, replicas, *self.shape)
             pairs = list(zip(members, batch.truth, strict=True))
             gain = torch.cat([contributions(x, y, worth.area, worth.norm).flatten() for x, y in pairs])
             energy = torch.stack([energy_score(x, y, worth.area, worth.norm) for x, y in pairs])
-            share = worth.distribution / worth.unguided
-            score = (phi[-1] - phi[0]).reshape(len(energy), -1).mean(1) - share * energy
-            played.append(Played(rollout, phi, share * gain, score, energy))
+            share = 2 * worth.distribution / worth.unguided
+            score = (phi[-1] - phi[0]).reshape(len(energy), -1).mean(1) - share * (1 - prefer) * energy
+            played.append(Played(rollout, phi, share * (1 - each) * gain, score, energy))
         return played
 
-    def score(self, policy: Policy, numbers: Sequence[int], stage: str, worth: Worth, noises: int) -> Tensor:
+    def score(
+        self,
+        policy: Policy,
+        numbers: Sequence[int],
+        stage: str,
+        worth: Worth,
+        noises: int,
+        preference: float = EVEN,
+    ) -> Tensor:
         """The score of each problem, (P,)."""
-        return torch.cat([p.score for p in self.play(policy, numbers, stage, worth, noises)])
+        return torch.cat([p.score for p in self.play(policy, numbers, stage, worth, noises, preference=preference)])
 
     def measure(
         self, area: Tensor, numbers: Sequence[int], noises: int, weights: Tensor | None = None, norm: Norm = "energy"
@@ -99,7 +121,14 @@ class Task:
         weights = torch.ones_like(scales) if weights is None else weights.to(scales)
         worth = Worth(area, weights / weights.sum(), scales, float(torch.stack(energies).mean()), norm=norm)
         observation = torch.cat(seen).double()
-        return worth, Standard(observation.mean(0), observation.std(0).clamp(min=1e-3))
+        standard = Standard(observation.mean(0), observation.std(0).clamp(min=1e-3))
+        standard.std[self.observations.index("preference")] = 12**-0.5  # of what is uniform from 0 to 1
+        return worth, standard
+
+
+def preferences(numbers: Sequence[int]) -> Tensor:
+    """What tuning asks for in the problems `numbers`, (P,): uniform from 0 to 1, a function of the number."""
+    return torch.tensor([np.random.default_rng([n, 3]).uniform() for n in numbers], dtype=torch.float64)
 
 
 def clipped_loss(log_prob: Tensor, old: Tensor, advantage: Tensor, clip: float) -> Tensor:

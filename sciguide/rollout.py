@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciguide.guidance import Constraint, Guidance
+from sciguide.guidance import EVEN, Constraint, Guidance
 from sciguide.noise import normals
 from sciguide.policy import Fixed, Policy
 from sciguide.prior import Prior
@@ -92,13 +92,16 @@ def stages_apart(seed: int, tuned: Sequence[int], judged: Sequence[int]) -> None
 
 
 @torch.no_grad()
-def roll_out(problems: Problems, policy: Policy | None, noise: Tensor, replicas: int = 1) -> Rollout:
+def roll_out(
+    problems: Problems, policy: Policy | None, noise: Tensor, replicas: int = 1, preference: float | Tensor = EVEN
+) -> Rollout:
     """Guide the members of `noise` (P, K, C, Y, X), `replicas` of each, by `policy`, or not at all without one;
-    B = P K A in this order."""
+    B = P K A in this order. `preference`: the policy's, one for all or (P,) of each problem."""
+    preference = torch.as_tensor(preference).expand(len(noise)).repeat_interleave(noise.shape[1] * replicas)
     rows = noise.flatten(0, 1).repeat_interleave(replicas, 0)
     chain, constraints, measure = problems.members(noise.shape[1] * replicas)
     constraints, last = constraints if policy else (), len(chain.sigmas)
-    guidance = Guidance(constraints, policy or Fixed(rows.shape[1]), rows.shape[1], last)
+    guidance = Guidance(constraints, policy or Fixed(rows.shape[1]), rows.shape[1], last, preference)
     start = chain.start(rows, chain.sigmas[0]) if chain.start else guidance.start(rows, chain.sigmas[0], chain.prior)
     energies, decisions = [], []
     for step in sample(chain.denoise, chain.prior, rows, chain.sigmas, guidance, start):

@@ -11,15 +11,15 @@ from sciguide.bootstrap import paired_bootstrap
 from sciguide.cli import main
 from sciguide.cli.tune import truths
 from sciguide.generate import load
-from sciguide.learner import JUDGED, Task, Worth, clipped_loss
-from sciguide.policy import Learned, Standard
+from sciguide.learner import JUDGED, Task, Worth, clipped_loss, preferences
+from sciguide.policy import Fixed, Learned, Standard
 from sciguide.prior import Isotropic
 from sciguide.reward import advantages, potential, returns_to_go, rewards
 from sciguide.rollout import Chain, Members, Problems, roll_out
 from sciguide.search import CMA, RandomSearch, search
 from sciguide.training.policy import PolicyModule
 from sciguide.training.problems import RunProblems, Stations
-from sciguide.training.tune import Budget, tune_learned, tune_linear, tune_scheduled
+from sciguide.training.tune import Budget, trade_off, tune_learned, tune_linear, tune_scheduled
 
 
 class Pull:
@@ -51,7 +51,7 @@ def test_the_gradient_is_that_of_the_expected_final_potential():
     one = torch.ones(1).double()
 
     def play(bias: float, log_std: float):
-        policy = Learned(Standard(torch.zeros(2).double(), torch.ones(2).double()), 1)
+        policy = Learned(Standard(torch.zeros(3).double(), torch.ones(3).double()), 1)
         with torch.no_grad():
             policy.network[-1].bias += bias
             policy.log_std += log_std
@@ -146,9 +146,9 @@ def test_budgets_are_kept():
     played = []
 
     class Counted(Task):
-        def play(self, policy, numbers, stage, worth, noises, replicas=1):
+        def play(self, policy, numbers, stage, worth, noises, replicas=1, preference=0.5):
             played.append(len(numbers) * noises * replicas)
-            return super().play(policy, numbers, stage, worth, noises, replicas)
+            return super().play(policy, numbers, stage, worth, noises, replicas, preference)
 
     counted = Counted(**vars(task))
     for tune in (
@@ -259,3 +259,16 @@ def test_problems_of_a_run(run):
     assert float((misfit > tuning[0].floors[-1]).double().mean()) == pytest.approx(0.1, abs=0.04)
     unobserved = RunProblems(model, samples, None, "told", 3)([0, 1])
     assert len(unobserved) == 1 and unobserved[0].truth.shape == (2, 8, *model.shape)
+
+
+def test_preference_weighs_physics_against_the_distribution_and_the_policy_sees_it():
+    task, worth, _ = oracle_task()
+    formula = Fixed(len(task.actions))
+    scores = [float(task.score(formula, [0, 1], "tune", worth, 2, p).mean()) for p in (0.0, 0.5, 1.0)]
+    assert scores[1] == pytest.approx((scores[0] + scores[2]) / 2)
+    (played,) = task.play(formula, [0, 1], "tune", worth, 2, preference=0.25)
+    assert (played.rollout.observation[:, :, -2] == 0.25).all() and task.observations[-2] == "preference"
+    (varied,) = task.play(formula, [0, 1], "tune", worth, 2, preference=None)
+    seen = varied.rollout.observation[0, :, -2].reshape(2, -1)
+    assert [t.preference for t in trade_off(task, worth, formula, [JUDGED, JUDGED + 1], 2, 3)] == [0.0, 0.5, 1.0]
+    assert torch.allclose(seen, preferences([0, 1])[:, None].expand_as(seen)) and seen[0, 0] != seen[1, 0]

@@ -100,7 +100,7 @@ def test_a_correction_that_fails_leaves_that_member_unguided():
     x0 = torch.zeros(2, 1, 2, 2).double()
     guided, decision = Guidance([Broken()], Fixed(1), 1, 3)(0, x0, 1.0)
     assert guided[:, 0, 0, 0].tolist() == [0, 1]
-    assert decision.observation.shape == (2, 2)
+    assert decision.observation.shape == (2, 3) and (decision.observation[:, 1] == 0.5).all()
 
 
 @pytest.mark.parametrize("name", ["scheduled", "linear", "learned"])

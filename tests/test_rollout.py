@@ -34,7 +34,7 @@ def test_a_roll_out_is_the_list_of_steps(task):
 
 
 def test_replicas_share_their_noise_and_differ_in_actions(task):
-    policy = Learned(Standard(torch.zeros(9).double(), torch.ones(9).double()), len(task.actions))
+    policy = Learned(Standard(torch.zeros(10).double(), torch.ones(10).double()), len(task.actions))
     policy.generator = torch.Generator().manual_seed(0)
     found = roll_out(task.problems([0])[0], policy, draw_noise("tune", 0, [0], 2, task.shape), replicas=3)
     unguided = found.energies[0].unflatten(0, (2, 3))

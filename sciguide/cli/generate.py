@@ -25,6 +25,7 @@ def generate(
     direction: Literal["kriging", "gradient"] = "kriging",
     hard: bool = False,
     iterations: int = 200,
+    preference: float = 0.5,
     batch: int = 8,
     shard: str = "0/1",
     dry_run: bool = False,
@@ -44,6 +45,7 @@ def generate(
         direction: in which equations correct: kriging, or gradient, cheap steps down the gradient of the residual
         hard: project onto the equations, as far as their solver comes, instead of to what the training data have
         iterations: at most, of the equations' solver; 1 is the preconditioned gradient; down the gradient at most 20
+        preference: of the learned policy, from 0, the distribution alone, to 1, physics alone
         batch: members computed together; part of what makes bytes repeat
         shard: i/n does only every n-th batch, beginning with the i-th, for n processes or array jobs
         dry_run: say what would be done and do nothing
@@ -60,7 +62,8 @@ def generate(
     if obs and policy == "none":
         raise InputError(f"--obs {obs}: the policy none does not look at it; add --policy fixed, or a tuned one")
     guides = {"observations": obs, "scales": scales, "equations": not no_equations, "direction": direction}
-    options = Options(steps=steps, policy=policy, batch=batch, hard=hard, iterations=iterations, **guides)
+    guides |= {"hard": hard, "iterations": iterations, "preference": preference}
+    options = Options(steps=steps, policy=policy, batch=batch, **guides)
     model = find_model(run)
     folder = Path(out) if out else model.parent / "ensemble"
     there = len(read_receipts(folder))

@@ -35,6 +35,7 @@ def tune(
     judged: int = 32,
     members: int = 8,
     norm: Literal["energy", "crps"] = "energy",
+    front: bool = False,
     seed: int = 0,
 ) -> int:
     """Tune the guidance of a run's model and print how each policy scores on problems that none was tuned on.
@@ -56,6 +57,8 @@ def tune(
         judged: problems that the policies are judged by
         members: of each of these
         norm: distance to the truth, of whole fields (energy) or point by point (crps)
+        front: the learned policy is trained for every preference between the distribution and physics, for
+            `generate --preference`, instead of the even one; it needs a few times the trajectories
         seed: of everything
     """
     for name, value, least in (
@@ -118,12 +121,13 @@ def compete(model: "Model", truths: "torch.Tensor", folder: Path, options: dict[
     """Tune every rival with the same budget, save it, judge all of them and print the table."""
     import torch
 
+    from sciguide.guidance import EVEN
     from sciguide.learner import JUDGED
     from sciguide.policy import save_policy
     from sciguide.receipts import write_json
     from sciguide.rollout import stages_apart
     from sciguide.training.problems import RunProblems, Stations
-    from sciguide.training.tune import Budget, judge, tune_learned, tune_linear, tune_scheduled
+    from sciguide.training.tune import Budget, judge, trade_off, tune_learned, tune_linear, tune_scheduled
 
     stations = None
     if options["points"]:
@@ -146,7 +150,13 @@ def compete(model: "Model", truths: "torch.Tensor", folder: Path, options: dict[
                 task, worth, standard, budget, state=folder / "linear.json", report=report("linear")
             ),
             "learned": lambda: tune_learned(
-                task, worth, standard, budget.trajectories, folder / "learned", report("learned")
+                task,
+                worth,
+                standard,
+                budget.trajectories,
+                folder / "learned",
+                report("learned"),
+                preference=None if options["front"] else EVEN,
             ),
         }
         policies = {}
@@ -156,15 +166,19 @@ def compete(model: "Model", truths: "torch.Tensor", folder: Path, options: dict[
         told = report("judging")
         verdicts = judge(task, worth, policies, numbers, options["members"])
         told(options["judged"], float(verdicts["learned"].score.value))
+        front = trade_off(task, worth, policies["learned"], numbers, options["members"]) if options["front"] else []
     table = {
         name: {"score": v.score, "gain on the formula": v.gain, "scores": v.scores.tolist()}
         for name, v in verdicts.items()
     }
-    write_json(folder / SCORES, {k: {n: plain(v) for n, v in row.items()} for k, row in table.items()})
+    written = {k: {n: plain(v) for n, v in row.items()} for k, row in table.items()}
+    write_json(folder / SCORES, written | ({"front": [r._asdict() for r in front]} if front else {}))
     print(f"score on {len(numbers)} problems that no policy was tuned on, large is good; 95 % intervals")
     for name, row in table.items():
         score, gain = ("{:8.4f} [{:.4f}, {:.4f}]".format(*map(float, row[k])) for k in ("score", "gain on the formula"))
         print(f"{name:<10} {score}" + (f"   on the formula {gain}" if name != "fixed" else "   the formula"))
+    for r in front:
+        print(f"preference {r.preference:4.2f}  residual over the data's {r.excess:6.3f}  energy score {r.energy:.4f}")
     print(f"policies: {folder}")
 
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PADDING = {"periodic": "circular", "dirichlet": "constant"} | dict.fromkeys(("neumann", "open", "one-sided"), "replicate")
+REPEATED = dict.fromkeys(("neumann", "open", "one-sided"), "replicate")
+PADDING = {"periodic": "circular", "dirichlet": "constant", **REPEATED}
 
 
 def pad_axes(x: Tensor, boundary: tuple[str, str], before: tuple[int, int], after: tuple[int, int]) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from sciguide.guidance import EVEN
 from sciguide.learner import Task, Worth, clipped_loss
 from sciguide.policy import Learned
 from sciguide.reward import advantages, returns_to_go, rewards
@@ -31,7 +32,7 @@ class RollOuts(IterableDataset):
         h, policy, update = module.hparams, module.policy, int(module.update)
         numbers = range(update * h.problems, (update + 1) * h.problems)
         policy.generator = torch.Generator().manual_seed(noise_seed("tune", module.task.seed, update))
-        played = module.task.play(policy, numbers, "tune", module.worth, h.noises, h.replicas)
+        played = module.task.play(policy, numbers, "tune", module.worth, h.noises, h.replicas, h.preference)
         policy.generator = None
         parts = []
         for p in played:
@@ -63,6 +64,8 @@ class PolicyModule(L.LightningModule):
         passes: over the roll-outs of an update
         clip: of the ratio of probabilities
         learning_rate: of Adam
+        preference: between the distribution (0) and physics (1); None is another one for each problem, so that one
+            policy learns the whole trade-off
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class PolicyModule(L.LightningModule):
         passes: int = 3,
         clip: float = 0.2,
         learning_rate: float = 1e-2,
+        preference: float | None = EVEN,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["policy", "task", "worth"])

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 from sciguide.bootstrap import Interval, bootstrap, paired_bootstrap
 from sciguide.learner import Task, Worth
 from sciguide.policy import Fixed, Learned, Linear, Policy, Scheduled, Standard
+from sciguide.reward import excess
 from sciguide.search import CMA, RandomSearch, Search, search
 from sciguide.training.policy import PolicyModule
 
@@ -154,6 +155,29 @@ def tune_learned(
     if trainer.interrupted:
         raise KeyboardInterrupt
     return policy.eval().requires_grad_(False)
+
+
+class Traded(NamedTuple):
+    """What a policy does with a preference: the `energy` score of its members, small is good, and by what factor the
+    residuals of finished fields exceed the data's, the geometric mean of max(R / R_data, 1)^(1/2)."""
+
+    preference: float
+    excess: float
+    energy: float
+
+
+def trade_off(
+    task: Task, worth: Worth, policy: Policy, numbers: Sequence[int], noises: int, steps: int = 5
+) -> list[Traded]:
+    """The front of a policy that was tuned for all preferences, on the problems to be judged by."""
+    out = []
+    for preference in np.linspace(0, 1, steps).tolist():
+        played = task.play(policy, numbers, "judge", worth, noises, preference=preference)
+        floors = [b.floors for b in task.problems(numbers)]
+        logs = [excess(p.rollout.energies[-1], f).mean() for p, f in zip(played, floors, strict=True)]
+        energy = float(torch.cat([p.energy for p in played]).mean())
+        out.append(Traded(preference, float(torch.stack(logs).mean().div(2).exp()), energy))
+    return out
 
 
 @dataclass(frozen=True)
