@@ -272,3 +272,16 @@ def test_preference_weighs_physics_against_the_distribution_and_the_policy_sees_
     seen = varied.rollout.observation[0, :, -2].reshape(2, -1)
     assert [t.preference for t in trade_off(task, worth, formula, [JUDGED, JUDGED + 1], 2, 3)] == [0.0, 0.5, 1.0]
     assert torch.allclose(seen, preferences([0, 1])[:, None].expand_as(seen)) and seen[0, 0] != seen[1, 0]
+
+
+def test_the_best_state_on_held_problems_is_kept_and_the_way_is_written_down(tmp_path, monkeypatch):
+    """A policy that learning ruins ends as the formula, with which it began."""
+    task, worth, standard = oracle_task()
+    monkeypatch.setattr("sciguide.training.tune.LEAST_CHECKED", 100)
+    ruined = tune_learned(task, worth, standard, 400, tmp_path, learning_rate=5.0)
+    assert float(ruined.network[-1].weight.abs().max()) == 0.0, "the formula scored best"
+    rows = (tmp_path / "history.csv").read_text().splitlines()
+    assert rows[0] == "update,trajectories,score,entropy,action_rms,at_limit" and len(rows) == 1 + (400 - 80) // 64
+    again = tune_learned(task, worth, standard, 400, tmp_path, learning_rate=5.0)
+    assert torch.equal(again.network[0].weight, ruined.network[0].weight)
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == len(rows)

@@ -41,6 +41,7 @@ class RollOuts(IterableDataset):
             fields = (stored.observation, stored.action, stored.log_prob, advantage)
             parts.append([f[stored.acted].flatten(0, 1) for f in fields])
         observation, action, log_prob, advantage = (torch.cat(column) for column in zip(*parts, strict=True))
+        module.last_action = action
         module.last_score = float(torch.cat([p.score for p in played]).mean())
         yield {
             "observation": observation,
@@ -89,6 +90,7 @@ class PolicyModule(L.LightningModule):
         # Lightning's own count of epochs is behind when the first batch after resuming is fetched
         self.register_buffer("update", torch.tensor(0))
         self.last_score = float("nan")
+        self.last_action = torch.zeros(1, 1)
 
     @staticmethod
     def updates_within(trajectories: int, problems: int = 8, noises: int = 2, replicas: int = 4) -> int:

@@ -22,8 +22,11 @@ from sciguide.learner import Task, Worth
 from sciguide.policy import Fixed, Learned, Linear, Policy, Scheduled, Standard
 from sciguide.reward import excess
 from sciguide.search import CMA, RandomSearch, Search, search
+from sciguide.training.kept import CHECKS, Best, History
 from sciguide.training.policy import PolicyModule
 
+LEAST_CHECKED = 1500  # trajectories from which some are spent on choosing the best state
+HELD_PROBLEMS, HELD_NOISES = 8, 2
 Report = Callable[[int, float], None]  # trajectories so far, mean score of the last ones
 
 
@@ -127,15 +130,22 @@ def tune_learned(
     report: Report = silent,
     **options: Any,
 ) -> Policy:
-    """The learned policy; `folder` takes the checkpoints from which it goes on; `options`: of `PolicyModule`."""
+    """The learned policy; `folder` takes the checkpoints from which it goes on, and `history.csv`; `options`: of
+    `PolicyModule`. With a budget of some size the state kept is the best on problems held out for that, the formula
+    included; these count as trajectories."""
     policy = Learned(standard, len(task.actions), seed=task.seed)
     sizes = {k: v for k, v in options.items() if k in ("problems", "noises", "replicas")}
-    updates = PolicyModule.updates_within(trajectories, **sizes)
+    held = trajectories >= LEAST_CHECKED
+    updates = PolicyModule.updates_within(trajectories - held * CHECKS * HELD_PROBLEMS * HELD_NOISES, **sizes)
     module = PolicyModule(policy, task, worth, updates, **options)
     h = module.hparams
     callbacks: list[Callback] = [Progress(report, h.problems * h.noises * h.replicas)]
+    best = Best(task, worth, updates, HELD_PROBLEMS, HELD_NOISES) if held else None
+    if best:
+        callbacks.append(best)
     last = folder / "last.ckpt" if folder else None
     if folder:
+        callbacks.append(History(folder / "history.csv", h.problems * h.noises * h.replicas))
         callbacks.append(ModelCheckpoint(folder, filename="last", enable_version_counter=False))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
@@ -154,6 +164,8 @@ def tune_learned(
         trainer.fit(module, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
+    if best:
+        policy.load_state_dict(best.state)
     return policy.eval().requires_grad_(False)
 
 
