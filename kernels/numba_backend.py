@@ -7,16 +7,16 @@ shared (numba_call.py). What a row sums up does not depend on who computes it, s
 from collections.abc import Callable
 from functools import cache, cached_property
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from . import numba_call, numba_memory, numba_rows, numba_slabs
-from .numba_call import FIXED, Workspace, run
+from .numba_call import Workspace, run
+from .numba_numbers import fixed_arrays, turned
 from .results import empty
 from .site import Site
 from .source import digest, load_source
@@ -93,14 +93,6 @@ class NumbaBackend:
         return Stencil.from_json(self.program.stencil)
 
 
-class _Views(NamedTuple):
-    """Per view: which of x, d, w it reads, its channel, the channel of d; the units of its rows; its field."""
-
-    where: NDArray[np.int64]
-    units: NDArray
-    names: list[tuple[str, int]]
-
-
 class _Kernel:
     """One kind of kernel on one site in one type: its compiled module, and the numbers that every call takes."""
 
@@ -109,47 +101,17 @@ class _Kernel:
         from .numba_source import Layout
 
         self.site, self.kind, self.dtype = site, kind, dtype
-        program, axes, masked = site.program, site.axes, site.mask is not None
+        axes, masked = site.axes, site.mask is not None
         plan = make_plan(stencil, kind)
         layout = Layout(plan, axes)
         self.real = torch.empty(0, dtype=dtype).numpy().dtype
         m, constants = _module(stencil, kind, axes, masked, str(self.real))
         self.module = m
-        self.turned = (1, 0, 2) if axes == 2 else (0, 1, 2)  # (m, r, x) of (z, y, x)
-        self.nm, self.nr, self.nx = (site.shape[a] for a in self.turned)
-        views = self._views(layout.views)
-        self.outputs = len(program.fields) if plan.outputs else len(plan.cells)
-        tables = [site.table(t) for t in program.tables]
-        at = np.cumsum([0, *(len(t) for t in tables)])[:-1]
-        wm, wr, wx = (site.widths[a] for a in self.turned)
-        widths = np.concatenate([wm / site.total, wr, np.pad(wx, 2 * layout.halo[2])])
-        valid = site.valid if axes == 3 else site.valid.swapaxes(0, 1)
-        mask = np.zeros(0) if not masked else self._flat(site.mask)
-        folds = self._ghosts([(o.field, o.degree) for o in plan.outputs], folded=True)
-        pending = np.zeros(self.nm)
-        pending[folds[0][folds[1] != 0]] = 1
-        fixed = (
-            views.where,
-            views.units,
-            self._special(views),
-            self._field_units(),
-            *self._ghosts(views.names),
-            *folds,
-            pending,
-            np.array([site.rules[a] == "periodic" for a in self.turned]),
-            np.concatenate([*tables, np.zeros(1)]),
-            at,
-            np.array([float(c) for c in constants]),
-            widths,
-            2 * site.share / site.scale**2,
-            self._flat(site.valid) if masked else np.zeros(0),
-            _box(valid),
-            mask,
-        )
-        kinds = {numba_call.REAL: self.real, numba_call.WORDS: "i8", numba_call.INDEX: "u8", numba_call.BYTES: "u1"}
-        self.fixed = [np.ascontiguousarray(a, kinds[k]) for a, (_, k, _) in zip(fixed, FIXED, strict=True)]
+        self.nm, self.nr, self.nx = (site.shape[a] for a in turned(site))
+        self.outputs = len(site.program.fields) if plan.outputs else len(plan.cells)
+        self.fixed = fixed_arrays(site, plan, layout, constants, self.real)
         self.workspaces: list[Workspace] = []
-        self.plain, self.like_x = not site.log.any(), bool(plan.outputs)
+        self.plain = not site.log.any()
         self.needs = m.OWN * (self.nr + 4 * m.HR) * (self.nx + 4 * m.HX), m.COUNTS
 
     def __call__(
@@ -205,74 +167,6 @@ class _Kernel:
             raise ValueError(f"{what} have shape {tuple(t.shape)}, the grid {self.site.shape[3 - self.site.axes :]}")
         batch, channel, *steps = t.stride()
         return batch, channel, *(steps if self.site.axes == 3 else (steps[0], 0, steps[1]))
-
-    def _views(self, names: list[tuple[str, int]]) -> _Views:
-        """Of the fields, tangents and rows that the plan reads."""
-        site, program = self.site, self.site.program
-        where, units = [], []
-        masked = float(site.mask is not None)
-        for name, _ in names:
-            field, _, suffix = name.partition("__")
-            if suffix == "w":
-                where.append((2, int(field[1:]), 0))
-                units.append((0, 1, 0, 0, 0, 0))
-                continue
-            f = program.fields.index(field)
-            offset, factor, log = site.offset[f], site.factor[f], float(site.log[f])
-            if suffix == "d":
-                where.append((0 if log else 1, f, f))
-                units.append((offset if log else 0, factor, 0, log, log, masked))
-            else:
-                where.append((0, f, 0))
-                units.append((offset, factor, float(field in program.positive), log, 0, masked))
-        return _Views(np.array(where, np.int64).reshape(-1, 3), np.array(units).reshape(-1, 6), names)
-
-    def _special(self, views: _Views) -> NDArray[np.uint8]:
-        """Per view: whether its rows take more than scaling, and whether its columns have ghosts that are not zero."""
-        source, weight = self._ghosts(views.names)[4:]
-        around = self.site.rules[2] == "periodic"
-        return np.stack([views.units[:, 3:].any(1), weight.any((1, 2)) | around], 1).astype(np.uint8)
-
-    def _field_units(self) -> NDArray:
-        site = self.site
-        zero = np.zeros(len(site.program.fields))
-        return np.stack([site.offset, site.factor, zero, site.log, zero, zero + (site.mask is not None)], 1)
-
-    def _ghosts(self, names: list[tuple[str, int]], folded: bool = False) -> tuple[NDArray, ...]:
-        """(source, weight) of the ghosts along m, r, x, (views, 2 halo, S). Folded, only those that pass on what they
-        gather: none on periodic axes. Beyond open edges there are none: no valid cell reads them."""
-        out: list[NDArray] = []
-        for axis in self.turned:
-            halo, rule = self.site.program.halo[axis], self.site.rules[axis]
-            found = []
-            for name, degree in names:
-                field = name.partition("__")[0]
-                rows = name.endswith("__w") or rule == "open" or (folded and rule == "periodic")
-                found.append(
-                    None if rows or field not in self.site.program.fields else self.site.ghosts(axis, field, degree)
-                )
-            width = max((g.source.shape[1] for g in found if g is not None), default=1)
-            source = np.zeros((len(names), 2 * halo, width), np.int64)
-            weight = np.zeros(source.shape)
-            for v, g in enumerate(found):
-                if g is not None:
-                    source[v, :, : g.source.shape[1]], weight[v, :, : g.source.shape[1]] = g
-            if folded and not weight.any():
-                source, weight = source[:0], weight[:0]
-            out += [source, weight]
-        return tuple(out)
-
-    def _flat(self, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        return np.ascontiguousarray(mask.transpose(self.turned)).reshape(-1).astype(np.uint8)
-
-
-def _box(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """First and one past the last valid cell along (m, r, x)."""
-    ends = []
-    for axis in range(3):
-        there = np.flatnonzero(valid.any(tuple({0, 1, 2} - {axis})))
-        ends += [there[0], there[-1] + 1] if len(there) else [0, 0]
-    return np.array(ends, np.int64)
 
 
 @cache

@@ -14,6 +14,7 @@ from test_stencil import BOUNDARIES, fields_for, island, make_grid, reference
 
 from sciguide.equations.operator import site_of
 from sciguide.grid import Grid
+from sciguide.kernels import numba_call
 from sciguide.kernels.differences import lower
 from sciguide.kernels.numba_backend import NumbaBackend
 from sciguide.kernels.reference import Reference
@@ -188,6 +189,23 @@ def test_repeats_and_threads_change_no_bit_and_inputs_stay(name):
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(x, kept)
+
+
+def test_threads_of_python_do_what_torch_s_do(monkeypatch):
+    """Where there is no OpenMP runtime with a C entry, and in forked children."""
+    ref = reference("darcy", make_grid("uniform", ("open", "open"), (128, 300)))
+    x = fields_for(ref, batch=4, dtype=torch.float32)
+    backend, threads, asked = NumbaBackend(ref.site), torch.get_num_threads(), []
+    assert numba_call._team(os.getpid() + 1) is None, "another process than the one that was imported in"
+    try:
+        torch.set_num_threads(2)
+        expected = backend.energy_and_gradient(x)
+        monkeypatch.setattr(numba_call, "_team", lambda process: asked.append(process))
+        for a, b in zip(expected, backend.energy_and_gradient(x), strict=True):
+            assert torch.equal(a, b)
+    finally:
+        torch.set_num_threads(threads)
+    assert asked == [os.getpid()]
 
 
 def test_offsets_past_two_to_the_31():
