@@ -141,7 +141,7 @@ class Directions:
 
     def gradient(self, x0: Tensor, sigma: float, size: float, power: float, turned: bool) -> Tensor:
         """Down the normalised gradient of R, `turned` by the metric, by `size` sigma^power, rms over the points."""
-        g = self.step.transpose(self.step.rows(x0)) * (self.V if turned else 1)
+        g = self.step.J.transpose(self.step.J.rows(x0)) * (self.V if turned else 1)
         return x0 - size * sigma**power * g / g.square().mean((1, 2, 3), keepdim=True).sqrt()
 
     def conjugate(self, x0: Tensor, sigma: float, iterations: int) -> Tensor:
@@ -150,8 +150,8 @@ class Directions:
         r = p = step.rows(x0)
         moved, size = torch.zeros_like(x0), (r * r).sum((1, 2, 3), keepdim=True)
         for _ in range(iterations):
-            back = self.V * step.transpose(p)
-            along = step.forward(back)
+            back = self.V * step.J.transpose(p)
+            along = step.J.forward(back)
             length = size / (p * along).sum((1, 2, 3), keepdim=True).clamp(min=1e-300)
             moved, r = moved + length * back, r - length * along
             before, size = size, (r * r).sum((1, 2, 3), keepdim=True)
