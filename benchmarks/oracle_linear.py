@@ -147,7 +147,7 @@ class Directions:
     def conjugate(self, x0: Tensor, sigma: float, iterations: int) -> Tensor:
         """So many iterations of plain conjugate gradients on J V J^T w = r (Hestenes and Stiefel 1952)."""
         step = self.step
-        r = p = step.rows(x0)
+        r = p = step.J.rows(x0)
         moved, size = torch.zeros_like(x0), (r * r).sum((1, 2, 3), keepdim=True)
         for _ in range(iterations):
             back = self.V * step.J.transpose(p)

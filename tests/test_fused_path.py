@@ -83,7 +83,7 @@ def test_tune_takes_the_kernels(run, capsys):
 
 def test_tuning_down_the_gradient_takes_the_fused_update(run):
     other = run.with_name("down")
-    shutil.copytree(run, other)
+    shutil.copytree(run, other, ignore=shutil.ignore_patterns("policies"))
     words = ("--trajectories=64", "--judged=2", "--members=2", "--steps=2", "--direction=gradient")
     found = counted("tune", str(other), *words)
     assert found["energy"] > 0, "the reward"
@@ -96,7 +96,7 @@ def test_generate_takes_the_kernels(run, tmp_path, capsys):
     found = counted(*words, "--policy=fixed", f"--out={tmp_path / 'a'}")
     assert "equations: computed by kernels generated for numba" in capsys.readouterr().out
     # five decisions are looked at and each step solves: a J v and a J^T w for each of its iterations
-    assert found["residual"] > 10 and found["jvp"] == found["vjp"] > 5 and found["gradient"] == found["update"] == 0
+    assert min(found["residual"], found["jvp"], found["vjp"]) > 10 and found["gradient"] == found["update"] == 0
     assert found["energy"] >= 2, "what is written of each equation, and of Newton's steps"
     found = counted(*words, "--policy=learned", f"--out={tmp_path / 'b'}")
     assert found["jvp"] > 0
