@@ -160,7 +160,7 @@ class EquationStep:
         """The step. exp(`log_s2`) (B, 4) multiplies s^2 of each octave, exp(`tilt`) (B, C) the V_f of each channel."""
         if self.linear:
             return x0 - self.step(x0, sigma, self.J.rows(x0), log_s2, tilt)
-        if sigma > self.model.sigma_min:
+        if sigma > (1 + 1e-6) * self.model.sigma_min:  # sigmas are rounded
             strength = self.equation.record.strength_at(sigma)
             if strength < LEAST_STRENGTH:
                 return x0
