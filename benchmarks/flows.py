@@ -1,0 +1,156 @@
+"""Flows in two snapshots: how well members obey momentum, mass and divergence, and whether they are flows as the data.
+
+    python -m benchmarks.flows [--only kolmogorov|shallow_water] [--data FILE] [--runs runs/flows] [--small] [--date D]
+
+writes benchmarks/results/flows.csv (--small: flows_small.csv), one number a row, with its 95 % interval; `data` beside
+it is the same of held-out flows, or what two disjoint halves of them have of each other. A model is trained by the
+command line on each set, unless it is there. The three tuned policies get one budget of trajectories, at the least
+number of evaluations, and all methods the same noise: their differences, `learned minus ...`, are bootstrapped member
+by member. What is measured stands in `flows_scores.py`, rows without learning in `flows_rivals.py`.
+
+Kolmogorov flows are trained, tuned and first compared at Reynolds numbers of 100 to 500. Cases:
+
+- `unconditional`: as many members as held-out flows inside that range; `Re a to b`: those of them whose own viscosity
+  says so, beside the held-out flows alike;
+- `nu given, inside` and `outside`: one member for each held-out flow, with that flow's viscosity observed at a few
+  points, at the least number of evaluations; outside, up to Re = 1000, network and policies have seen nothing alike.
+
+--data: a file of `sciguide data make`, for the set that --only names; made if left out.
+"""
+
+import argparse
+import re
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import flows_members, flows_rivals
+from benchmarks.flows_data import FLOWS, SMALL, Cuts, Flow, cut_file, read
+from benchmarks.flows_members import FORMULAS, POLICIES
+from benchmarks.flows_scores import Yardstick
+from benchmarks.flows_table import Setting, Sheet, Size, by_reynolds
+from benchmarks.tables import RESULTS, write_table
+from sciguide.cli import main as sciguide
+from sciguide.model import Model
+
+FULL_MADE, SMALL_MADE = {"kolmogorov": 64, "shallow_water": 32}, {"kolmogorov": 32, "shallow_water": 16}
+FULL_SAMPLES, SMALL_SAMPLES = {"kolmogorov": 1200, "shallow_water": 1000}, {"kolmogorov": 88, "shallow_water": 56}
+FULL_SIZE = Size(FLOWS, FULL_MADE, 32, FULL_SAMPLES, 1024, 32, (10, 20), 100, ())
+QUICK = "--trainer.max_epochs 2 --data.steps_per_epoch 20 --model.width 8 --model.multipliers [1,2]".split()
+SMALL_SIZE = Size(SMALL, SMALL_MADE, 16, SMALL_SAMPLES, 64, 4, (5,), 10, tuple(QUICK))
+
+
+def fit(flow: Flow, size: Size, run: Path, data: Path, cuts: Cuts) -> Path:
+    """Train the model of the run unless it is there."""
+    words = ["fit", "-c", flow.config, "--run", str(run), "--data.source", str(data)]
+    for name in ("train", "validation", "test"):
+        words += [f"--data.{name}", str(list(getattr(cuts, name)))]
+    begun = time.perf_counter()
+    if not (run / "model.pt").is_file() and sciguide([*words, *size.fit]):
+        raise SystemExit(f"{run} could not be trained")
+    print(f"{flow.name}: model after {time.perf_counter() - begun:.0f} s", flush=True)
+    return run / "model.pt"
+
+
+def prepare(name: str, size: Size, run: Path, data: str | None) -> Setting:
+    """Data and model of a set."""
+    flow = size.flows[name]
+    path, cuts = cut_file(flow, run, data, size.made[name], size.samples[name], size.points)
+    model = Model.load(fit(flow, size, run, path, cuts))
+    yardstick = Yardstick(flow, model, read(path, flow.variables, cuts.train))
+    return Setting(flow, size, run, model, path, cuts, yardstick)
+
+
+def drawn(setting: Setting, case: str, steps: int, tuned: Path, given: np.ndarray | None, count: int) -> Iterator:
+    """Method, fields and seconds of all policies and formulas, from files of the run where they are there."""
+    beside = FORMULAS if given is None else [f for f in FORMULAS if not FORMULAS[f][1]]
+    for method in (*POLICIES, *beside):
+        path = setting.run / "members" / re.sub("[^a-z]+", "_", f"{case} {method}".lower()) / f"{steps}.npz"
+        make = lambda m=method: flows_members.draw(setting.model, m, steps, tuned, range(count), given)  # noqa: E731
+        found = flows_members.kept(path, setting.run / "model.pt", tuned, method, make)
+        print(f"{setting.flow.name}: {case}, {method}, {steps}: {found.seconds:.2f} s a member", flush=True)
+        yield method, found.fields, found.seconds
+
+
+def tuned_for(setting: Setting, points: int) -> Path:
+    """The folder of the tuned policies."""
+    size, begun = setting.size, time.perf_counter()
+    found = flows_members.tune(setting.run, setting.model, size.steps[0], points, size.trajectories, size.judged)
+    print(f"{setting.flow.name}: policies after {time.perf_counter() - begun:.0f} s", flush=True)
+    return found
+
+
+def unconditional(setting: Setting) -> list[dict[str, Any]]:
+    """Members like the held-out flows inside the training range, by all policies, beside the trivial rows."""
+    flow, held, training = setting.flow, setting.fields(setting.cuts.test), setting.yardstick.training
+    sheet, binned = Sheet(setting, "unconditional", setting.yardstick.features(held)), []
+    for name, fields in flows_rivals.before_drawing(flow, setting.model, held, training, flows_members.SEED):
+        sheet.score(name, 0, fields)
+    tuned = tuned_for(setting, 0)
+    sheet.rewards(setting.size.steps[0], tuned)
+    for steps in setting.size.steps:
+        for method, fields, seconds in drawn(setting, "unconditional", steps, tuned, None, len(held)):
+            features = sheet.score(method, steps, fields, seconds)
+            if flow.viscous:
+                binned += by_reynolds(setting, method, steps, features, sheet.data)
+            if method == "none":
+                for name, made in flows_rivals.after_drawing(flow, setting.model, fields, training):
+                    sheet.score(name, steps, made)
+        sheet.pair(steps)
+    return sheet.rows + binned
+
+
+def conditional(setting: Setting, case: str, cut: tuple[int, int]) -> list[dict[str, Any]]:
+    """A member for each held-out flow, its viscosity observed."""
+    held = setting.fields(cut)
+    given = held[:, setting.flow.variables.index("nu")].mean((1, 2), dtype=np.float64)
+    sheet = Sheet(setting, case, setting.yardstick.features(held))
+    tuned = tuned_for(setting, flows_members.POINTS)
+    steps = setting.size.steps[0]
+    if case.endswith("inside"):
+        sheet.rewards(steps, tuned)
+    for method, fields, seconds in drawn(setting, case, steps, tuned, given, len(held)):
+        sheet.score(method, steps, fields, seconds)
+    sheet.pair(steps)
+    return sheet.rows
+
+
+def table_of(setting: Setting) -> list[dict[str, Any]]:
+    """All rows of a set."""
+    cuts = setting.cuts
+    ranges = [r for r in cuts if r[0] < r[1]]
+    assert all(a[1] <= b[0] for a, b in zip(ranges, ranges[1:], strict=False)), "samples of two purposes overlap"
+    rows = unconditional(setting)
+    if setting.flow.viscous:
+        rows += conditional(setting, "nu given, inside", cuts.test)
+        rows += conditional(setting, "nu given, outside", cuts.outside)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=tuple(FLOWS), help="one of the sets")
+    parser.add_argument("--data", help="its file, as `sciguide data make` writes it; made if left out")
+    parser.add_argument("--runs", type=Path, default=Path("runs/flows"), help="folder of models, policies and members")
+    parser.add_argument("--small", action="store_true", help="16 x 16 points, few of everything: a few minutes")
+    parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
+    given = parser.parse_args()
+    if given.data and not given.only:
+        parser.error("--data is the file of one set: name that with --only")
+    size, runs = (SMALL_SIZE, given.runs / "small") if given.small else (FULL_SIZE, given.runs)
+    torch.set_num_threads(1)
+    rows = []
+    for name in [given.only] if given.only else FLOWS:
+        rows += table_of(prepare(name, size, runs / name, given.data))
+    budget = f"{size.trajectories} trajectories for each policy, {size.points} x {size.points} points"
+    about = f"flows in two snapshots; {given.date}; {budget}, one thread"
+    write_table(RESULTS / f"flows{'_small' if given.small else ''}.csv", rows, about)
+
+
+if __name__ == "__main__":
+    main()

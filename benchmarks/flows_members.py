@@ -1,0 +1,143 @@
+"""Members of the flow models, timed: without an equation, by the formula, and by policies tuned with one budget.
+
+Unconditional members are guided by the equation alone. Where viscosities are `given`, each member has its own, observed
+at `POINTS` points of the channel nu with a small error, and the observations guide whatever the policy. The formula,
+`fixed`, and the policies on top of it go in one `DIRECTION`, that of `sciguide tune`, whose own entry tunes them on
+validation samples, once for all numbers of evaluations; other formulas stand beside.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.flows_data import Fields
+from sciguide.cli.tune import compete, take_up, truths
+from sciguide.generate import one_thread
+from sciguide.guidance import Constraint, Direction, Guidance, constraints_for
+from sciguide.kriging import Kriging
+from sciguide.learner import JUDGED
+from sciguide.model import Model
+from sciguide.noise import normals
+from sciguide.observations import Observations, locate
+from sciguide.policy import KINDS, Fixed, load_policy
+from sciguide.receipts import sha256
+from sciguide.rollout import STAGES, noise_seed, stages_apart
+from sciguide.sampler import sample
+
+POINTS, ERROR = 4, 0.02  # where viscosity is seen, and with which error, in standard deviations of nu
+POLICIES = ("none", "fixed", "scheduled", "linear", "learned")
+DIRECTION: Direction = "gradient"
+FORMULAS: dict[str, tuple[Direction, bool]] = {  # direction, and whether on the finished field alone
+    "formula, Gauss-Newton": ("kriging", False),
+    "formula, Gauss-Newton at the end": ("kriging", True),
+    "formula, gradient at the end": ("gradient", True),
+}
+BATCH, SEED = 8, 11  # of the members that are compared
+TUNING_SEED = 0
+
+
+class Drawn(NamedTuple):
+    """Physical fields (N, C, Y, X) float32, and seconds per member."""
+
+    fields: Fields
+    seconds: float
+
+
+def tune(run: Path, model: Model, steps: int, points: int, trajectories: int, judged: int) -> Path:
+    """The folder of the policies, with or without observed viscosity; they are made with `steps` evaluations, or
+    resumed, where they are not there. Asserts that nothing tuned or judged by shares its noise with what is drawn."""
+    numbers = [JUDGED + i for i in range(judged)]
+    stages_apart(TUNING_SEED, range(trajectories), numbers)
+    used = {noise_seed(stage, TUNING_SEED, n) for stage in STAGES for n in (*range(trajectories), *numbers)}
+    assert SEED not in used
+    told: dict[str, Any] = {"points": points, "error": ERROR, "misreport": 1.0, "no_equations": False}
+    told |= {"observe": ["nu"] if points else None, "direction": DIRECTION, "scales": "ml", "steps": steps}
+    told |= {"trajectories": trajectories, "judged": judged, "members": 4, "norm": "energy", "front": False}
+    told["seed"] = TUNING_SEED
+    parent = run / ("tuned_given" if points else "tuned")
+    parent.mkdir(exist_ok=True)
+    if not (parent / "model.pt").exists():
+        (parent / "model.pt").symlink_to((run / "model.pt").resolve())
+    folder = take_up(parent / "model.pt", told)
+    if not (folder / "scores.json").is_file():
+        with one_thread():
+            compete(model, truths(run, model), folder, told)
+    return folder
+
+
+def seen(model: Model, given: np.ndarray) -> tuple[Observations, Tensor]:
+    """Viscosity at a few points, the same for all members, and the values of each member (N, POINTS), without error."""
+    names, (ny, nx) = list(model.layout.names), model.shape[1:]
+    channel = np.full(POINTS, names.index("nu"))
+    j, i = (np.random.default_rng(SEED + axis).choice(n, POINTS, replace=False) for axis, n in enumerate((ny, nx)))
+    y, x = np.sort(model.layout.y)[j], np.sort(model.layout.x)[i]
+    error = np.full(POINTS, ERROR * model.normaliser.std[channel[0]])
+    rows = locate(model.layout, model.normaliser, channel, y, x, np.zeros(POINTS), error)
+    mean, std = model.normaliser.mean[channel[0]], model.normaliser.std[channel[0]]
+    return rows, torch.from_numpy((given - mean) / std)[:, None].expand(-1, POINTS)
+
+
+def guides(model: Model, method: str, given: np.ndarray | None) -> tuple[list[Constraint], Tensor | None]:
+    """What guides the members of a method, and the values that belong to each member."""
+    direction, end = FORMULAS.get(method, (DIRECTION, False))
+    if given is None:
+        found, values = [] if method == "none" else constraints_for(model, None, direction=direction), None
+    else:
+        rows, values = seen(model, given)
+        found = constraints_for(model, rows, equations=method != "none", direction=direction)
+    for step in found:
+        if end and not isinstance(step, Kriging):
+            step.when = "end"
+    return found, values
+
+
+def draw(
+    model: Model, method: str, steps: int, tuned: Path, members: Sequence[int], given: np.ndarray | None = None
+) -> Drawn:
+    """The `members` of a method, BATCH together on one thread; `given`: the viscosity of each of them."""
+    constraints, values = guides(model, method, given)
+    names, sigmas = list(model.layout.names), model.sigmas(steps)
+    observed, done = Guidance.observation_names(constraints), Guidance.action_names(constraints, names)
+    policy = load_policy(tuned / f"{method}.pt", observed, done) if method in KINDS else Fixed(len(done))
+    parts, begun = [], time.perf_counter()
+    with one_thread(), torch.no_grad():
+        for first in range(0, len(members), BATCH):
+            rows = slice(first, first + BATCH)
+            noise = torch.from_numpy(normals(SEED, members[rows], 0, model.shape, np.float64))
+            own = [c if values is None else with_values(c, values[rows]) for c in constraints]
+            guidance = Guidance(own, policy, len(names), steps) if own else None
+            start = guidance.start(noise, sigmas[0], model.prior) if guidance else None
+            *_, last = sample(model.denoise, model.prior, noise, sigmas, guidance, start)
+            parts.append(model.normaliser.decode(last.guided).numpy().astype(np.float32))
+    return Drawn(np.concatenate(parts), (time.perf_counter() - begun) / len(members))
+
+
+def with_values(constraint: Constraint, values: Tensor) -> Constraint:
+    """Observations with values of each member; any other constraint as it is."""
+    if not isinstance(constraint, Kriging):
+        return constraint
+    known = copy(constraint)  # shares the factorised covariance, which values do not enter
+    known.observations = replace(constraint.observations, value=values)
+    return known
+
+
+def kept(path: Path, model: Path, tuned: Path, method: str, make: Any) -> Drawn:
+    """What `make()` draws, from the file `path` where it is there and of this model and policy."""
+    own = sha256(tuned / f"{method}.pt") if method in KINDS else ""
+    key = json.dumps([sha256(model), own])
+    if path.is_file():
+        with np.load(path) as found:
+            if str(found["key"]) == key:
+                return Drawn(found["fields"], float(found["seconds"]))
+    drawn = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, fields=drawn.fields, seconds=drawn.seconds, key=key)
+    return drawn
