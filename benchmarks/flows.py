@@ -40,9 +40,10 @@ from sciguide.model import Model
 
 FULL_MADE, SMALL_MADE = {"kolmogorov": 64, "shallow_water": 32}, {"kolmogorov": 32, "shallow_water": 16}
 FULL_SAMPLES, SMALL_SAMPLES = {"kolmogorov": 1200, "shallow_water": 1000}, {"kolmogorov": 88, "shallow_water": 56}
-FULL_SIZE = Size(FLOWS, FULL_MADE, 32, FULL_SAMPLES, 1024, 32, (10, 20), 100, ())
+FULL_TUNED, SMALL_TUNED = {"kolmogorov": 1024, "shallow_water": 512}, {"kolmogorov": 64, "shallow_water": 64}
+FULL_SIZE = Size(FLOWS, FULL_MADE, 32, FULL_SAMPLES, FULL_TUNED, 32, (10, 20), 100, ())
 QUICK = "--trainer.max_epochs 2 --data.steps_per_epoch 20 --model.width 8 --model.multipliers [1,2]".split()
-SMALL_SIZE = Size(SMALL, SMALL_MADE, 16, SMALL_SAMPLES, 64, 4, (5,), 10, tuple(QUICK))
+SMALL_SIZE = Size(SMALL, SMALL_MADE, 16, SMALL_SAMPLES, SMALL_TUNED, 4, (5,), 10, tuple(QUICK))
 
 
 def fit(flow: Flow, size: Size, run: Path, data: Path, cuts: Cuts) -> Path:
@@ -80,7 +81,8 @@ def drawn(setting: Setting, case: str, steps: int, tuned: Path, given: np.ndarra
 def tuned_for(setting: Setting, points: int) -> Path:
     """The folder of the tuned policies."""
     size, begun = setting.size, time.perf_counter()
-    found = flows_members.tune(setting.run, setting.model, size.steps[0], points, size.trajectories, size.judged)
+    trajectories = size.trajectories[setting.flow.name]
+    found = flows_members.tune(setting.run, setting.model, size.steps[0], points, trajectories, size.judged)
     print(f"{setting.flow.name}: policies after {time.perf_counter() - begun:.0f} s", flush=True)
     return found
 
@@ -147,7 +149,8 @@ def main() -> None:
     rows = []
     for name in [given.only] if given.only else FLOWS:
         rows += table_of(prepare(name, size, runs / name, given.data))
-    budget = f"{size.trajectories} trajectories for each policy, {size.points} x {size.points} points"
+    budgets = ", ".join(f"{size.trajectories[name]} ({name})" for name in FLOWS)
+    budget = f"trajectories for each policy: {budgets}; {size.points} x {size.points} points"
     about = f"flows in two snapshots; {given.date}; {budget}, one thread"
     write_table(RESULTS / f"flows{'_small' if given.small else ''}.csv", rows, about)
 

@@ -27,7 +27,7 @@ class Size(NamedTuple):
     made: dict[str, int]
     points: int
     samples: dict[str, int]
-    trajectories: int
+    trajectories: dict[str, int]
     judged: int
     steps: tuple[int, ...]
     resamples: int

@@ -43,7 +43,7 @@ from sciguide.model import Model
 CONFIG = "configs/sparse_poisson.yaml"
 PLANS = {
     32: Plan(4000, 256, 40, 8, (10, 20, 50), (10, 20, 50)),
-    64: Plan(4000, 256, 24, 4, (10, 20), (20,)),
+    64: Plan(4000, 256, 12, 3, (10, 20), (20,)),
     128: Plan(2000, 64, 16, 8, (20,), (), ("--trainer.max_epochs=0",), False),
 }
 QUICK = ("--data.steps_per_epoch=20", "--trainer.max_epochs=1", "--model.width=8", "--model.multipliers=[1,2]")
