@@ -127,6 +127,7 @@ def test_scores_and_rows_of_an_ensemble_that_is_known():
     assert first["wrong_percent"] == 0  # errors of 1, and 4.5 to the threshold
 
 
+@pytest.mark.slow
 def test_a_small_run_of_all_sets(runs, model, monkeypatch, capsys):
     monkeypatch.setattr(sparse, "PLANS", {N: PLAN})
     monkeypatch.setattr(sparse, "RESULTS", runs)

@@ -113,7 +113,7 @@ def system(grid, order=2):
     return site_of(stencil, grid, {}, [1.0, 2.0, 0.5], [0.5, 0.25, 0.25])
 
 
-@pytest.mark.parametrize("order", [2, 4])
+@pytest.mark.parametrize("order", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_systems_and_one_sided_edges(order):
     boundaries = [
         ("one-sided", "one-sided"),
