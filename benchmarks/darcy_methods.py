@@ -16,7 +16,6 @@ from sciguide.errors import InputError
 from sciguide.guidance import Guidance, equation_steps
 from sciguide.model import Model
 from sciguide.noise import normals
-from sciguide.policy import Fixed
 from sciguide.sampler import sample
 from sciguide.simulate import darcy_smooth
 
@@ -86,8 +85,7 @@ def chains(
     """Members of every seed, guided where there are constraints."""
     found, guide = [], None
     if constraints:
-        actions = Guidance.action_names(constraints, model.layout.names)
-        guide = Timed(Guidance(constraints, Fixed(len(actions)), len(model.layout.names), steps))
+        guide = Timed(Guidance(constraints, None, model.layout.names, steps))
     begun = time.process_time()
     for noise in noises(model, seeds, members):
         chain = sample(denoise or model.denoise, model.prior, noise, model.sigmas(steps), guide)

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.flows_data import Fields
-from sciguide.cli.tune import compete, take_up, truths
 from sciguide.generate import one_thread
 from sciguide.guidance import Constraint, Direction, Guidance, constraints_for
 from sciguide.kriging import Kriging
@@ -27,10 +26,12 @@ from sciguide.learner import JUDGED
 from sciguide.model import Model
 from sciguide.noise import normals
 from sciguide.observations import Observations, locate
-from sciguide.policy import KINDS, Fixed, load_policy
+from sciguide.policy import KINDS
 from sciguide.receipts import sha256
 from sciguide.rollout import STAGES, noise_seed, stages_apart
 from sciguide.sampler import sample
+from sciguide.training.contest import Rules, compete, take_up, truths
+from sciguide.training.variety import Variety
 
 POINTS, ERROR = 4, 0.02  # where viscosity is seen, and with which error, in standard deviations of nu
 POLICIES = ("none", "fixed", "scheduled", "linear", "learned")
@@ -58,18 +59,18 @@ def tune(run: Path, model: Model, steps: int, points: int, trajectories: int, ju
     stages_apart(TUNING_SEED, range(trajectories), numbers)
     used = {noise_seed(stage, TUNING_SEED, n) for stage in STAGES for n in (*range(trajectories), *numbers)}
     assert SEED not in used
-    told: dict[str, Any] = {"points": points, "error": ERROR, "misreport": 1.0, "no_equations": False}
-    told |= {"observe": ["nu"] if points else None, "direction": DIRECTION, "scales": "ml", "steps": steps}
-    told |= {"trajectories": trajectories, "judged": judged, "members": 4, "norm": "energy", "front": False}
-    told["seed"] = TUNING_SEED
+    channels = (model.layout.names.index("nu"),) if points else ()
+    variety = Variety((points, points), channels, (ERROR, ERROR), steps=(steps, steps))
+    told = {"direction": DIRECTION, "trajectories": trajectories, "judged": judged, "members": 4, "seed": TUNING_SEED}
+    rules = Rules(variety, **told)
     parent = run / ("tuned_given" if points else "tuned")
     parent.mkdir(exist_ok=True)
     if not (parent / "model.pt").exists():
         (parent / "model.pt").symlink_to((run / "model.pt").resolve())
-    folder = take_up(parent / "model.pt", told)
+    folder = take_up(parent, parent / "model.pt", rules)
     if not (folder / "scores.json").is_file():
         with one_thread():
-            compete(model, truths(run, model), folder, told)
+            compete(model, truths(run, model), folder, rules)
     return folder
 
 
@@ -105,15 +106,17 @@ def draw(
     """The `members` of a method, BATCH together on one thread; `given`: the viscosity of each of them."""
     constraints, values = guides(model, method, given)
     names, sigmas = list(model.layout.names), model.sigmas(steps)
-    observed, done = Guidance.observation_names(constraints), Guidance.action_names(constraints, names)
-    policy = load_policy(tuned / f"{method}.pt", observed, done) if method in KINDS else Fixed(len(done))
     parts, begun = [], time.perf_counter()
     with one_thread(), torch.no_grad():
         for first in range(0, len(members), BATCH):
             rows = slice(first, first + BATCH)
             noise = torch.from_numpy(normals(SEED, members[rows], 0, model.shape, np.float64))
             own = [c if values is None else with_values(c, values[rows]) for c in constraints]
-            guidance = Guidance(own, policy, len(names), steps) if own else None
+            guidance = None
+            if own and method in KINDS:
+                guidance = Guidance.tuned(tuned / f"{method}.pt", own, names, steps)
+            elif own:
+                guidance = Guidance(own, None, names, steps)
             start = guidance.start(noise, sigmas[0], model.prior) if guidance else None
             *_, last = sample(model.denoise, model.prior, noise, sigmas, guidance, start)
             parts.append(model.normaliser.decode(last.guided).numpy().astype(np.float32))

@@ -15,7 +15,6 @@ from sciguide import baselines
 from sciguide.guidance import Guidance, constraints_for
 from sciguide.model import Model
 from sciguide.noise import normals
-from sciguide.policy import Fixed
 from sciguide.simulate import get, kolmogorov, rotating_layer
 
 Row = tuple[str, Fields]
@@ -47,8 +46,7 @@ def prior_draws(model: Model, n: int, seed: int, guided: bool) -> Fields:
     x = model.prior.sample(torch.from_numpy(normals(seed, range(n), 0, model.shape, np.float64)))
     if guided:
         constraints = constraints_for(model, None)
-        actions = len(Guidance.action_names(constraints, model.layout.names))
-        guide = Guidance(constraints, Fixed(actions), len(model.layout.names), 1)
+        guide = Guidance(constraints, None, model.layout.names, 1)
         x = torch.cat([guide(1, part, model.sigma_min)[0] for part in x.split(BLOCK)])
     return baselines.physical(model, x).astype(np.float32)
 

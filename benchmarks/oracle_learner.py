@@ -25,16 +25,18 @@ from benchmarks.oracle_fields import SIGMA_MIN, gaussian, power_law, widest
 from benchmarks.oracle_points import at_points
 from benchmarks.oracle_rows import Row, Sheet
 from benchmarks.policy_oracle import Told, make_task
+from sciguide.actions import Actions, Levers
 from sciguide.bootstrap import bootstrap
 from sciguide.guidance import Guidance
 from sciguide.kriging import Kriging
 from sciguide.learner import JUDGED, Task, Worth, clipped_loss
 from sciguide.policy import Choice, Fixed, Learned, Policy, certain
-from sciguide.reward import advantages, returns_to_go, rewards
+from sciguide.reward import advantages, returns_to_go
 from sciguide.rollout import Chain, Members, Problems, Rollout
 from sciguide.sampler import karras_sigmas
 
 PROBLEMS, GROUP, PASSES, CLIP, RATE = 8, 8, 3, 0.2, 1e-2
+ONE = Levers(bands=1)
 GROUPS = {  # noises and replicas of a problem, and how many members share a baseline
     "the same noise in a group": (2, 4, 4),
     "the same problem, other noise": (8, 1, 8),
@@ -75,8 +77,8 @@ class Misreported:
         return [Problems(torch.stack([d[0][None] for d in drawn]), torch.ones(1).double(), list(numbers), members)]
 
     def task(self, seed: int) -> Task:
-        names = Guidance.observation_names([self.kriging]), Guidance.action_names([self.kriging], ["u"])
-        return Task(self.problems, (1, self.N, self.N), self.chain.sigmas, *names, seed)
+        names = Guidance.observation_names([self.kriging]), Actions([self.kriging], ["u"], ONE).names
+        return Task(self.problems, (1, self.N, self.N), self.chain.sigmas, *names, seed, ONE)
 
 
 class Known:
@@ -134,13 +136,13 @@ def play(policy: Learned, task: Task, worth: Worth, number: int, kind: str) -> t
     numbers = range(number * PROBLEMS, (number + 1) * PROBLEMS)
     (played,) = task.play(policy, numbers, "tune", worth, noises, replicas)
     policy.generator = None
-    return played.rollout, advantages(returns_to_go(rewards(played.phi), played.terminal), size)
+    return played.rollout, advantages(returns_to_go(played.reward, played.terminal), size)
 
 
 def update(policy: Learned, optimizer: torch.optim.Optimizer, rollout: Rollout, advantage: Tensor) -> None:
     """Passes over one batch of roll-outs, as `sciguide.training.policy` makes them."""
     fields = rollout.observation, rollout.action, rollout.log_prob, advantage
-    observation, action, old, advantage = (f[rollout.acted].flatten(0, 1) for f in fields)
+    observation, action, old, advantage = (f[rollout.acted] for f in fields)
     advantage = advantage / advantage.std().clamp(min=1e-12)
     for _ in range(PASSES):
         optimizer.zero_grad()

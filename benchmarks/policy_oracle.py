@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sciguide.actions import Actions, Levers
 from sciguide.bootstrap import bootstrap, paired_bootstrap
 from sciguide.constraints import EquationOnModel, EquationRecord
 from sciguide.datasets.normaliser import Normaliser
@@ -140,7 +141,7 @@ def make_task(setting: str, scales: str, when: str, seed: int) -> tuple[TwoField
     """The task of one row of CASES."""
     fields = TwoFields(SPREAD[setting])
     step = EquationStep(fields, fields.equation, scales=scales, when=when)
-    names = Guidance.observation_names([step]), Guidance.action_names([step], ["u", "f"])
+    names = Guidance.observation_names([step]), Actions([step], ["u", "f"], Levers()).names
     return fields, Task(lambda numbers: fields.problems(step, numbers), fields.shape, fields.sigmas, *names, seed)
 
 

@@ -17,7 +17,6 @@ from sciguide.kriging import Kriging
 from sciguide.model import Model
 from sciguide.noise import normals
 from sciguide.observations import Observations, locate
-from sciguide.policy import Fixed, load_policy
 from sciguide.sampler import sample
 
 POINTS, ERROR, MEMBERS, STEPS, EVERY = 100, 0.05, 32, 20, 3
@@ -78,9 +77,11 @@ def members(case: Case, method: Method, observations: Observations, seed: int) -
     guidance = None
     if method.kind != "none":
         constraints = constraints_for(model, observations, method.scales, equations=False)
-        seen, done = Guidance.observation_names(constraints), Guidance.action_names(constraints, model.layout.names)
-        policy = load_policy(method.tuned, seen, done) if method.tuned else Fixed(len(done))
-        guidance = Guidance(constraints, policy, len(model.layout.names), STEPS)
+        names = model.layout.names
+        if method.tuned:
+            guidance = Guidance.tuned(method.tuned, constraints, names, STEPS)
+        else:
+            guidance = Guidance(constraints, None, names, STEPS)
     sigmas = model.sigmas(STEPS)
     start = guidance.start(noise, sigmas[0], model.prior) if guidance else None
     *_, last = sample(model.denoise, model.prior, noise, sigmas, guidance, start)

@@ -23,7 +23,6 @@ from sciguide.kriging import Kriging
 from sciguide.model import Model, NetworkError
 from sciguide.noise import normals
 from sciguide.observations import Observations
-from sciguide.policy import Fixed
 from sciguide.prior import EOF, Prior
 from sciguide.sampler import sample
 from sciguide.simulate import get
@@ -91,8 +90,7 @@ def guided(
     """By the formula, as `sciguide generate --policy fixed --obs FILE` does it."""
     observations = problem.observations(model.layout, model.normaliser)
     constraints = factorised(model, constraints_for(model, observations, scales, equations), steps)
-    channels = len(model.layout.names)
-    guide = Guidance(constraints, Fixed(len(Guidance.action_names(constraints, model.layout.names))), channels, steps)
+    guide = Guidance(constraints, None, model.layout.names, steps)
     return chain(model, white(model, problem, members), steps, guide, partial(guide.start, prior=model.prior))
 
 

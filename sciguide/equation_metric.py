@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sciguide.jacobian import Jacobian
 from sciguide.model import Model
+from sciguide.octaves import Octaves
 from sciguide.rings import Rings
 
 UNSEEN = 1e-6
@@ -25,9 +26,13 @@ class Metric:
         self.model, self.J, self.channels = model, J, J.channels.of
         self.rings = None if J.constant else Rings(model.grid.shape, model.grid.boundary)
         self.shapes = {} if J.constant else {f: self._shape(f) for f in J.moving}
+        self.waves = {f: Octaves(model.prior.mask[self.channels[f]], model.grid.boundary) for f in J.moving}
 
     def __call__(self, v: Tensor, sigma: float, scale: Tensor | None = None) -> Tensor:
-        """V v, (B, C, Y, X); `scale` (B, F) multiplies V_f of each of the equation's fields."""
+        """V v, (B, C, Y, X); `scale` (B, F) multiplies V_f of each of the equation's fields, (B, F, 4) turns it into
+        E V_f E, E^2 the scale of each octave."""
+        if scale is not None and scale.ndim == 3:
+            return self._filtered(self(self._filtered(v, scale), sigma), scale)
         error, prior = self.model.error.at(sigma), self.model.prior
         wiener = prior.error_std(sigma).flatten() ** 2
         out = torch.zeros_like(v)
@@ -39,6 +44,15 @@ class Metric:
                 block = self.rings.scale(v[:, c], float(error[c].mean()) * self.shapes[f])
             out[:, c] = block if scale is None else scale[:, f, None, None, None] * block
         return out if self.rings is None else torch.where(prior.mask, out, 0)
+
+    def _filtered(self, v: Tensor, scale: Tensor) -> Tensor:
+        """The fields with each octave multiplied by the root of its scale (B, F, 4)."""
+        out = torch.zeros_like(v)
+        for f, waves in self.waves.items():
+            own = v[:, self.channels[f]]
+            factor = scale[:, f].sqrt()[:, waves.band][:, None]
+            out[:, self.channels[f]] = waves.inverse(factor * waves.transform(own), own)
+        return out
 
     def _shape(self, f: int) -> Tensor:
         """The inverse of J^T J at the mean in field f, 1 on average over its transform."""

@@ -34,6 +34,7 @@ from sciguide.octaves import BANDS, Octaves
 from sciguide.solver import Solved, conjugate_gradients
 
 PROBES = 16
+MOST_ITERATIONS = 1000  # whatever a policy asks for
 MOST_FACTORED = 3000  # rows of a system that is factorised
 LEAST_STRENGTH = 0.2  # below, a nonlinear equation leaves the estimate alone
 MOST_NEWTON, NEWTON_GAIN = 4, 0.9  # steps on the finished field, while each leaves less than this of R
@@ -54,8 +55,10 @@ class EquationStep:
 
     `when`: "end" acts on the finished field alone, "always" at every step too, as observations beside it need, and as
     nonlinear equations do by themselves; `iterations`: at most, of conjugate gradients, at least one, the
-    preconditioned gradient; `hard`: s^2 = 0.
+    preconditioned gradient; `hard`: s^2 = 0. `taken` (B,): iterations of the last correction of each member.
     """
+
+    bands, iterative = BANDS, True
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class EquationStep:
     ) -> None:
         self.model, self.equation, self.prior = model, equation, model.prior
         self.scales, self.iterations, self.tolerance = scales, iterations, tolerance
-        self.name, self.bands, self.channels = equation.name, BANDS, equation.channels.of
+        self.name, self.channels = equation.name, equation.channels.of
         kinds = ("log innovation ratio", "log residual over white noise's")
         self.feature_names = tuple(f"{kind}, band {b}" for kind in kinds for b in range(BANDS))
         self.J = Jacobian(model, equation)
@@ -80,12 +83,14 @@ class EquationStep:
         told = torch.as_tensor(equation.record.s2, dtype=torch.float64).expand(K) * (not hard)
         levels = equation.operator.grid.shape[0] if len(equation.operator.grid.shape) == 3 else 1
         self.s2 = told.repeat_interleave(levels)[self.J.live]
-        self.octaves = Octaves(self.J.valid, model.grid.boundary)
+        self.waves = Octaves(self.J.valid, model.grid.boundary)
         self.spectrum = lru_cache(maxsize=64)(self._spectrum)
         self.draws = lru_cache(maxsize=64)(self._draws)
         small = self.J.constant and int(self.J.valid.sum()) <= MOST_FACTORED
         self.factor = Factor(self.J, self.metric) if small else None
-        self.solved: Solved | None = None  # the last solve, for those who ask how many iterations it took
+        self.octaves = BANDS if self.J.constant else 1
+        self.taken = torch.zeros(0)
+        self.solved: Solved | None = None  # the last solve, for those who ask how it went
 
     def acts(self, index: int, last: int) -> bool:
         """On the finished field, and at every noise level where `when` says so."""
@@ -94,18 +99,18 @@ class EquationStep:
     def _spectrum(self, sigma: float) -> Spectrum:
         """By probes of one residual at a time: what others leave in it would be noise."""
         generator = torch.Generator().manual_seed(0)
-        z = torch.randint(0, 2, (PROBES, *self.octaves.band.shape), generator=generator).to(torch.float64) * 2 - 1
+        z = torch.randint(0, 2, (PROBES, *self.waves.band.shape), generator=generator).to(torch.float64) * 2 - 1
         fields, white = [], []
         for k in range(len(self.J.valid)):
-            probe = z.new_zeros(PROBES, len(self.J.valid), *self.octaves.band.shape)
+            probe = z.new_zeros(PROBES, len(self.J.valid), *self.waves.band.shape)
             probe[:, k] = z
-            back = self.J.transpose(self.octaves.inverse(probe, z.new_zeros(PROBES, *self.J.valid.shape)))
+            back = self.J.transpose(self.waves.inverse(probe, z.new_zeros(PROBES, *self.J.valid.shape)))
 
             def diagonal(moved: Tensor, k: int = k) -> Tensor:
-                found = (z * self.octaves.transform(self.J.forward(moved)[:, k])).mean(0)
+                found = (z * self.waves.transform(self.J.forward(moved)[:, k])).mean(0)
                 # what few probes leave of off-diagonal noise is bounded by the mean over the octave
-                means = self.octaves.means(found).clamp(min=1e-300)
-                return torch.maximum(found, 0.05 * means[self.octaves.band])
+                means = self.waves.means(found).clamp(min=1e-300)
+                return torch.maximum(found, 0.05 * means[self.waves.band])
 
             parts = []
             for c in self.channels:
@@ -145,29 +150,44 @@ class EquationStep:
 
     def features(self, x0: Tensor, sigma: float) -> Tensor:
         """Per octave the log of the residuals' energy over its predicted variance, and over white noise's, (B, 8)."""
-        energy = self.octaves.transform(self.J.at(x0).balanced(self.J.rows(x0))).square()
+        energy = self.waves.transform(self.J.at(x0).balanced(self.J.rows(x0))).square()
         spectrum = self.spectrum(sigma)
         predicted = spectrum.fields.sum(0) + self._least(spectrum)[:, None, None]
         ratios = [(energy / predicted).mean(1), (energy / spectrum.white).mean(1)]
-        return torch.cat([self.octaves.means(ratio) for ratio in ratios], 1).clamp(1e-12, 1e12).log()
+        return torch.cat([self.waves.means(ratio) for ratio in ratios], 1).clamp(1e-12, 1e12).log()
 
     def _least(self, spectrum: Spectrum) -> Tensor:
         """s^2 of every residual, (L,), never so small that rounding would be divided by it."""
         smallest = LEAST_S2 * spectrum.fields.sum(0).mean((1, 2))
         return torch.where(self.s2 == 0, self.s2, torch.maximum(self.s2, smallest))
 
-    def correct(self, x0: Tensor, sigma: float, log_s2: Tensor | None = None, tilt: Tensor | None = None) -> Tensor:
-        """The step. exp(`log_s2`) (B, 4) multiplies s^2 of each octave, exp(`tilt`) (B, C) the V_f of each channel."""
+    def correct(
+        self,
+        x0: Tensor,
+        sigma: float,
+        log_s2: Tensor | None = None,
+        tilt: Tensor | None = None,
+        effort: Tensor | None = None,
+    ) -> Tensor:
+        """The step. exp(`log_s2`), (B, 1) or (B, 4), multiplies s^2, all of it or of each octave, exp(`tilt`) the V_f
+        of each channel (B, C), or of each channel and octave (B, C, 4), exp(`effort`) (B,) the iterations."""
+        bend = log_s2, tilt, effort
+        self.taken = x0.new_zeros(len(x0))
         if self.linear:
-            return x0 - self.step(x0, sigma, self.J.rows(x0), log_s2, tilt)
+            step = self.step(x0, sigma, self.J.rows(x0), *bend)
+            self.taken = self.solved.iterations
+            return x0 - step
         if sigma > (1 + 1e-6) * self.model.sigma_min:  # sigmas are rounded
             strength = self.equation.record.strength_at(sigma)
             if strength < LEAST_STRENGTH:
                 return x0
-            return x0 - strength * self.expected(x0, sigma, log_s2, tilt)
+            step = self.expected(x0, sigma, *bend)
+            self.taken = self.solved.iterations
+            return x0 - strength * step
         best, least = x0, self.equation.energy(x0)
         for _ in range(MOST_NEWTON):
-            x = best - self.step(best, sigma, self.J.rows(best), log_s2, tilt)
+            x = best - self.step(best, sigma, self.J.rows(best), *bend)
+            self.taken = self.taken + self.solved.iterations
             R = self.equation.energy(x)
             better = R < NEWTON_GAIN * least
             best = torch.where(better[:, None, None, None], x, best)
@@ -176,10 +196,10 @@ class EquationStep:
                 break
         return best
 
-    def expected(self, x0: Tensor, sigma: float, log_s2: Tensor | None = None, tilt: Tensor | None = None) -> Tensor:
-        """The full step of the residual that the posterior at `sigma` leads to expect."""
+    def expected(self, x0: Tensor, sigma: float, *bend: Tensor | None) -> Tensor:
+        """The full step of the residual that the posterior at `sigma` leads to expect; `bend`: as of `correct`."""
         found = mean_residual(self.J.rows, x0, self.draws(sigma))
-        return self.step(x0, sigma, found.mean, log_s2, tilt, found.spread)
+        return self.step(x0, sigma, found.mean, *bend, spread=found.spread)
 
     def step(
         self,
@@ -188,21 +208,27 @@ class EquationStep:
         r: Tensor,
         log_s2: Tensor | None = None,
         tilt: Tensor | None = None,
+        effort: Tensor | None = None,
         spread: Tensor | None = None,
     ) -> Tensor:
-        """V J^T (J V J^T + s^2)^-1 r with J at x0, for rows r (B, L, Y, X); `spread`, like them, is added to s^2."""
+        """V J^T (J V J^T + s^2)^-1 r with J at x0, for rows r (B, L, Y, X), bent as in `correct`; `spread`, like r, is
+        added to s^2."""
         at, spectrum = self.J.at(x0), self.spectrum(sigma)
         least = self._least(spectrum)
         field, noise = x0.new_ones(len(x0), len(self.channels)), least.expand(len(x0), -1)
         if self.scales == "ml" and spread is None and bool((self.s2 > 0).all()):
-            field, factor = self._likely(spectrum, self.octaves.transform(at.balanced(r)).square(), least)
+            field, factor = self._likely(spectrum, self.waves.transform(at.balanced(r)).square(), least)
             noise = noise * factor[:, None]
         s2 = noise[..., None].expand(-1, -1, BANDS)
         if log_s2 is not None:
             s2 = s2 * log_s2[:, None].exp()
         if tilt is not None:
-            field = field * torch.stack([tilt[:, c].sum(1) / max(len(c), 1) for c in self.channels], 1).exp()
-        self.solved = self.solve(r, sigma, field, s2, at, spread)
+            each = torch.stack([tilt[:, c].sum(1) / max(len(c), 1) for c in self.channels], 1).exp()
+            field = field.reshape(*field.shape, *(1,) * (each.ndim - 2)) * each
+        most = self.iterations
+        if effort is not None:
+            most = (most * effort.exp()).round().clamp(1, MOST_ITERATIONS).long()
+        self.solved = self.solve(r, sigma, field, s2, at, spread, most)
         return self.solved.image
 
     def _likely(self, spectrum: Spectrum, energy: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,25 +242,38 @@ class EquationStep:
         field[:, self.J.moving], factor = equation_scales(spectra, energy, noise)
         return field, factor
 
-    def solve(self, r: Tensor, sigma: float, field: Tensor, s2: Tensor, at: At, spread: Tensor | None = None) -> Solved:
-        """(sum_f field_f J V_f J^T + s^2 + spread)^-1 r for rows r (B, L, Y, X), `field` (B, F), `s2` (B, L, bands);
-        its image is the step, sum_f field_f V_f J^T of it."""
-        noise = s2[..., self.octaves.band]
-        diagonal = torch.einsum("bf,flyx->blyx", field, self.spectrum(sigma).fields) + noise
+    def solve(
+        self,
+        r: Tensor,
+        sigma: float,
+        field: Tensor,
+        s2: Tensor,
+        at: At,
+        spread: Tensor | None = None,
+        iterations: int | Tensor | None = None,
+    ) -> Solved:
+        """(sum_f field_f J V_f J^T + s^2 + spread)^-1 r for rows r (B, L, Y, X), `field` (B, F), or by octaves
+        (B, F, 4), `s2` (B, L, 4); its image is the step, sum_f field_f V_f J^T of it."""
+        noise, spectra = s2[..., self.waves.band], self.spectrum(sigma).fields
+        if field.ndim == 2:
+            diagonal = torch.einsum("bf,flyx->blyx", field, spectra) + noise
+        else:
+            diagonal = torch.einsum("bfyx,flyx->blyx", field[..., self.waves.band], spectra) + noise
         if spread is not None:
             diagonal = diagonal + _mean(spread, self.J.valid)[..., None, None]
 
         def system(w: Tensor) -> tuple[Tensor, Tensor]:
             step = self.metric(self.J.transpose(w, at), sigma, field)
-            told = self.octaves.inverse(noise * self.octaves.transform(w), w)
+            told = self.waves.inverse(noise * self.waves.transform(w), w)
             return self.J.forward(step, at) + (told if spread is None else told + spread * w), step
 
         def precondition(w: Tensor) -> Tensor:
-            if self.factor is not None:
+            if self.factor is not None and field.ndim == 2:
                 return self.factor.solve(w, sigma, field, self._least(self.spectrum(sigma)))
-            return at.balanced(self.octaves.inverse(self.octaves.transform(at.balanced(w)) / diagonal, w))
+            return at.balanced(self.waves.inverse(self.waves.transform(at.balanced(w)) / diagonal, w))
 
-        return conjugate_gradients(system, precondition, r, self.iterations, self.tolerance)
+        most = self.iterations if iterations is None else iterations
+        return conjugate_gradients(system, precondition, r, most, self.tolerance)
 
 
 def _mean(rows: Tensor, valid: Tensor) -> Tensor:

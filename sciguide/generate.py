@@ -22,7 +22,7 @@ from sciguide.guidance import EVEN, Direction, Guidance, constraints_for
 from sciguide.model import Model
 from sciguide.noise import normals
 from sciguide.observations import read_observations
-from sciguide.policy import KINDS, Fixed, load_policy
+from sciguide.policy import KINDS
 from sciguide.receipts import begin, identity, require_space, sha256
 from sciguide.sampler import sample
 from sciguide.writer import Trace, member_bytes, write_member
@@ -126,13 +126,12 @@ class Generator:
         constraints = constraints_for(model, observations, **told)
         if not constraints:
             raise InputError("nothing to guide by: give observations with --obs FILE, or --policy none")
-        seen, done = Guidance.observation_names(constraints), Guidance.action_names(constraints, model.layout.names)
-        policy = Fixed(len(done))
-        if options.policy in KINDS:
-            if self.policies is None:
-                raise InputError(f"policy `{options.policy}`: load the run's folder, the tuned policies are there")
-            policy = load_policy(self.policies / f"{options.policy}.pt", seen, done)
-        return Guidance(constraints, policy, len(model.layout.names), options.steps, options.preference)
+        if options.policy not in KINDS:
+            return Guidance(constraints, None, model.layout.names, options.steps)
+        if self.policies is None:
+            raise InputError(f"policy `{options.policy}`: load the run's folder, the tuned policies are there")
+        path = self.policies / f"{options.policy}.pt"
+        return Guidance.tuned(path, constraints, model.layout.names, options.steps, options.preference)
 
     def draw(self, members: Sequence[int], seed: int, options: Options, guidance: Guidance | None) -> Drawn:
         """The members with these numbers, together in one batch."""
@@ -148,7 +147,7 @@ class Generator:
     def _traces(self, steps: list, members: int, guidance: Guidance | None) -> list[Trace | None]:
         if guidance is None:
             return [None] * members
-        names = Guidance.action_names(guidance.constraints, self.model.layout.names)
+        names = guidance.actions.names
         sigma = [s.sigma for s in steps]
         actions = torch.stack([s.decision.action for s in steps], 1).numpy()
         return [Trace(sigma, actions[m], names) for m in range(members)]

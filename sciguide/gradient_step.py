@@ -36,7 +36,7 @@ class GradientStep:
     and never more than 20; `hard`: towards R = 0 instead of R_data.
     """
 
-    bands = 1
+    bands, octaves, iterative = 1, 1, False
     feature_names = ("log energy over the data's", "log distance to it")
 
     def __init__(

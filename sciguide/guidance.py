@@ -1,10 +1,12 @@
 """Guidance: the policy decides, the constraints correct the clean estimate.
 
 At every noise level each constraint says what it sees of the estimate x0 (`features`), the policy turns that into a few
-bounded numbers per member, and each constraint moves x0 (`correct`) with its variance s^2 multiplied by exp(a) and the
-metric M turned into E M E, E = diag(exp(c / 2)) per channel. Zero is the formula itself. The sampler is never seen.
+bounded numbers per member (`actions.py`), and each constraint moves x0 (`correct`) with its variance s^2 multiplied by
+exp(a) and the metric M turned into E M E, E = exp(c / 2) per channel, or per channel and octave. Zero is the formula
+itself. The sampler is never seen.
 """
 
+import os
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, Literal, NamedTuple, Protocol
@@ -12,13 +14,14 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from sciguide.actions import USUAL, Actions, Levers
 from sciguide.equation_step import EquationStep
 from sciguide.errors import InputError
 from sciguide.gradient_step import GradientStep
 from sciguide.kriging import Kriging
 from sciguide.model import Model
 from sciguide.observations import Observations
-from sciguide.policy import Policy, bounded
+from sciguide.policy import Fixed, Policy, bounded, load_policy
 from sciguide.prior import Prior
 
 EVEN = 0.5  # the preference that weighs physics and distribution alike
@@ -27,10 +30,13 @@ Direction = Literal["kriging", "gradient"]
 
 
 class Constraint(Protocol):
-    """What guidance asks of a constraint. `bands`: entries of its log s^2; `feature_names`: of what a policy sees."""
+    """What guidance asks of a constraint. `bands`: that its s^2 can be told apart in; `octaves`: that it can tell a
+    metric apart in, 1 or 4; `iterative`: whether it takes an effort; `feature_names`: of what a policy sees."""
 
     name: str
     bands: int
+    octaves: int
+    iterative: bool
     feature_names: tuple[str, ...]
 
     def acts(self, index: int, last: int) -> bool:
@@ -40,69 +46,83 @@ class Constraint(Protocol):
         """(B, len(feature_names)), of order one."""
 
     def correct(self, x0: Tensor, sigma: float, log_s2: Tensor | None, tilt: Tensor | None) -> Tensor:
-        """The corrected estimate for log_s2 (B, bands) and tilt (B, C); None is zero."""
+        """The corrected estimate for log_s2 (B, 1) or (B, bands) and tilt (B, C) or (B, C, 4); None is zero. An
+        iterative one takes `effort` (B,) too, the logarithm of a factor of its iterations, and keeps them in
+        `taken` (B,)."""
 
 
 class Decision(NamedTuple):
-    """What was seen (B, K), done (B, A), how likely that was and what it was thought to be worth, (B,)."""
+    """What was seen (B, K), done (B, A), how likely that was and what it was thought to be worth, (B,); the iterations
+    that corrections took, (B,), and whether the chain ends here, (B,) or None."""
 
     observation: Tensor
     action: Tensor
     log_prob: Tensor
     value: Tensor
+    iterations: Tensor
+    stop: Tensor | None = None
 
 
 class Guidance:
     """`guide(index, x0, sigma) -> (guided, Decision)` for `sampler.sample`, with `constraints` applied in order.
 
-    `channels`: of the fields; `last`: the index of the finished field, the number of noise levels. With one channel
-    there is no metric to choose between fields, so the action holds the variances alone.
+    `policy`: None is the formula; `channels`: names of the fields'; `last`: the index of the finished field, the number
+    of noise levels; `preference`: (), or (B,) of each member; `levers`: what the policy may bend.
     """
 
     def __init__(
         self,
         constraints: Sequence[Constraint],
-        policy: Policy,
-        channels: int,
+        policy: Policy | None,
+        channels: Sequence[str],
         last: int,
         preference: float | Tensor = EVEN,
+        levers: Levers = USUAL,
     ) -> None:
-        self.constraints, self.policy, self.channels, self.last = tuple(constraints), policy, channels, last
-        self.preference = torch.as_tensor(preference)  # (), or (B,): of each member
+        self.constraints, self.last, self.preference = tuple(constraints), last, torch.as_tensor(preference)
+        self.actions = Actions(constraints, channels, levers)
+        self.policy = policy or Fixed(len(self.actions.names))
 
-    @staticmethod
-    def action_names(constraints: Sequence[Constraint], names: Sequence[str]) -> tuple[str, ...]:
-        """Names of the numbers of an action for channels `names`."""
-        bands = [
-            f"log s2 {c.name}" + (f" band {b}" if c.bands > 1 else "") for c in constraints for b in range(c.bands)
-        ]
-        return (*bands, *(f"metric {n}" for n in names if len(names) > 1))
+    @classmethod
+    def tuned(
+        cls,
+        path: str | os.PathLike,
+        constraints: Sequence[Constraint],
+        channels: Sequence[str],
+        last: int,
+        preference: float | Tensor = EVEN,
+    ) -> "Guidance":
+        """By the policy in a file of `sciguide tune`. Raises InputError where it is missing, damaged, or was tuned for
+        other constraints."""
+        names = cls.observation_names(constraints)
+        policy, levers = load_policy(path, names, lambda levers: Actions(constraints, channels, levers).names)
+        return cls(constraints, policy, channels, last, preference, levers)
 
     @staticmethod
     def observation_names(constraints: Sequence[Constraint]) -> tuple[str, ...]:
         """Names of what a policy sees."""
-        return (*(f"{c.name}: {f}" for c in constraints for f in c.feature_names), "preference", "log sigma")
+        seen = (f"{c.name}: {f}" for c in constraints for f in c.feature_names)
+        return (*seen, "share of the evaluations left", "preference", "log sigma")
 
     def __call__(self, index: int, x0: Tensor, sigma: float) -> tuple[Tensor, Decision]:
         seen = [c.features(x0, sigma) for c in self.constraints]
         level = torch.full_like(x0[:, :1, 0, 0], sigma).log()
+        left = torch.full_like(level, 1 - index / self.last)
         preference = self.preference.to(level).expand(len(x0))[:, None]
-        observation = torch.cat([*seen, preference, level], 1)
+        observation = torch.cat([*seen, left, preference, level], 1)
         choice = self.policy(observation)
         action = bounded(choice.action)
-        guided, tilt, at = x0, None, sum(c.bands for c in self.constraints)
-        if self.channels > 1:
-            tilt = action[:, at:] - action[:, at:].mean(1, keepdim=True)
-        first = 0
-        for constraint in self.constraints:
-            log_s2 = action[:, first : first + constraint.bands]
-            first += constraint.bands
+        guided, iterations = x0, torch.zeros_like(level[:, 0])
+        for constraint, bend in zip(self.constraints, self.actions.bends(action), strict=True):
             if constraint.acts(index, self.last):
-                corrected = constraint.correct(guided, sigma, log_s2, tilt)
+                effort = {} if bend.effort is None else {"effort": bend.effort}
+                corrected = constraint.correct(guided, sigma, bend.log_s2, bend.tilt, **effort)
                 # a correction that fails for a member leaves that member unguided, and the others alone
                 good = torch.isfinite(corrected).flatten(1).all(1)[:, None, None, None]
                 guided = torch.where(good, corrected, guided)
-        return guided, Decision(observation, action, choice.log_prob, choice.value)
+                iterations = iterations + (constraint.taken if constraint.iterative else 0)
+        stop = self.actions.stops(action)
+        return guided, Decision(observation, action, choice.log_prob, choice.value, iterations, stop)
 
     def start(self, noise: Tensor, sigma: float, prior: Prior) -> Tensor:
         """The state at the first noise level: a draw of the prior, moved by the constraints that know how."""

@@ -22,6 +22,7 @@ from sciguide.observations import Observations
 from sciguide.prior import Prior
 
 MOST_EIGEN, MOST_ROWS = 1024, 4096
+QUARTERS = 4  # of the eigenvalues of A M A^T, in which s^2 can be told apart
 MOST_KEPT = 2**25  # numbers of the rows' modes that are kept
 
 
@@ -43,8 +44,8 @@ class Kriging:
     the prior does not know, M conditioned on it (`EquationStep.conditional`). Raises InputError above 4096 points.
     """
 
-    name, bands = "observations", 1
-    feature_names = ("log innovation ratio", *(f"log innovation ratio, quarter {q}" for q in range(1, 5)))
+    name, bands, octaves, iterative = "observations", QUARTERS, 1, False
+    feature_names = ("log innovation ratio", *(f"log innovation ratio, quarter {q}" for q in range(1, QUARTERS + 1)))
 
     def __init__(
         self,
@@ -103,23 +104,24 @@ class Kriging:
         """What a policy sees, (B, 5): log of the innovations' energy over their predicted variance, over all rows and
         per quarter of the eigenvalues of A M A^T."""
         ratio = self.innovation(x0, sigma).square() / (self.system(sigma).eigenvalues + 1)
-        quarters = [q.mean(1) for q in ratio.tensor_split(4, dim=1)]
+        quarters = [q.mean(1) for q in ratio.tensor_split(QUARTERS, dim=1)]
         return torch.stack([ratio.mean(1), *quarters], 1).clamp(1e-6, 1e6).log()
 
     def correct(self, x0: Tensor, sigma: float, log_s2: Tensor | None = None, tilt: Tensor | None = None) -> Tensor:
-        """The step. `log_s2` (B, 1) multiplies s^2 by its exponential, `tilt` (B, C) turns M into E M E with
-        E = diag(exp(tilt / 2)) per channel; None is the formula itself."""
+        """The step. `log_s2` (B, 1) or (B, 4) multiplies s^2, all of it or by quarters of the eigenvalues, by its
+        exponential; `tilt` (B, C) turns M into E M E with E = diag(exp(tilt / 2)) per channel; None is the formula
+        itself."""
         system, shape = self.system(sigma), tuple(x0.shape[1:])
         rho = self.innovation(x0, sigma)
-        noise = rho.new_ones(len(x0)) if log_s2 is None else log_s2[:, 0].exp()
+        noise = torch.ones_like(rho) if log_s2 is None else _by_quarters(log_s2, rho.shape[1]).exp()
         if self.scales == "ml":
             a, b = observation_scales(system.eigenvalues, rho)
-            noise = noise * b / a
+            noise = noise * (b / a)[:, None]
+        noise = noise.clamp(min=1e-8 * float(system.eigenvalues.mean()))
         if tilt is not None and bool((tilt != 0).any()):
             return self._tilted(x0, sigma, noise, tilt)
-        noise = noise.clamp(min=1e-8 * float(system.eigenvalues.mean()))
         if system.every == 1:
-            weights = rho / (system.eigenvalues + noise[:, None]) @ system.vectors.T
+            weights = rho / (system.eigenvalues + noise) @ system.vectors.T
         else:
             common = noise.log().mean().exp() * torch.eye(len(system.matrix)).to(rho)
             lower = torch.linalg.cholesky(system.matrix + common)
@@ -127,12 +129,23 @@ class Kriging:
         return x0 - self.covariance(self.observations.scatter(weights, shape), sigma)
 
     def _tilted(self, x0: Tensor, sigma: float, noise: Tensor, tilt: Tensor) -> Tensor:
-        e, r = (tilt / 2).exp(), self.observations.innovation(x0)
+        e, r, system = (tilt / 2).exp(), self.observations.innovation(x0), self.system(sigma)
         rows = e[:, self.observations.channel]
-        matrix = rows[:, :, None] * self.system(sigma).matrix * rows[:, None]
-        floor = 1e-8 * matrix.diagonal(dim1=1, dim2=2).mean(1)
-        matrix.diagonal(dim1=1, dim2=2).add_(torch.maximum(noise, floor)[:, None])
-        weights = torch.cholesky_solve(r[..., None], torch.linalg.cholesky(matrix))[..., 0]
+        matrix = rows[:, :, None] * system.matrix * rows[:, None]
+        noise = torch.maximum(noise, 1e-8 * matrix.diagonal(dim1=1, dim2=2).mean(1, keepdim=True))
+        if system.every == 1:
+            told = (system.vectors * noise[:, None]) @ system.vectors.T
+        else:
+            told = noise.log().mean(1).exp()[:, None, None] * torch.eye(r.shape[1]).to(r)
+        weights = torch.cholesky_solve(r[..., None], torch.linalg.cholesky(matrix + told))[..., 0]
         e = e[..., None, None]
         step = self.covariance(e * self.observations.scatter(weights, tuple(x0.shape[1:])), sigma)
         return x0 - e * step
+
+
+def _by_quarters(log_s2: Tensor, count: int) -> Tensor:
+    """(B, 1) or (B, 4) -> (B, count): one for all, or a quarter of them each."""
+    if log_s2.shape[1] == 1:
+        return log_s2.expand(-1, count)
+    parts = torch.arange(count).tensor_split(QUARTERS)
+    return torch.cat([log_s2[:, q : q + 1].expand(-1, len(part)) for q, part in enumerate(parts)], 1)

@@ -14,18 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sciguide.actions import Levers
 from sciguide.guidance import EVEN
 from sciguide.policy import Fixed, Policy, Standard
-from sciguide.reward import Norm, contributions, energy_score, excess, potential
+from sciguide.reward import Norm, contributions, energy_score, excess, potential, rewards
 from sciguide.rollout import Problems, Rollout, draw_noise, roll_out
 
+ITERATION = 0.04  # of conjugate gradients over an evaluation of a network of 2 M weights on 64 x 64 points
 JUDGED = 2**31  # numbers of problems from here on are for judging
 
 
 @dataclass(frozen=True)
 class Worth:
     """How returns are counted. `area`: (C, Y, X) weights of the points, zero off the mask; `weights`, `scales`: (K,) of
-    the potential; `distribution`: weight of the terminal term; `unguided`: its energy score without guidance."""
+    the potential; `distribution`: weight of the terminal term; `unguided`: its energy score without guidance; `price`:
+    of all evaluations of a chain, `iteration`: what an iteration of a correction costs, in evaluations."""
 
     area: Tensor
     weights: Tensor
@@ -33,24 +36,28 @@ class Worth:
     unguided: float
     distribution: float = 1.0
     norm: Norm = "energy"
+    price: float = 0.0
+    iteration: float = ITERATION
 
 
 class Played(NamedTuple):
-    """A roll-out and its worth: potentials `phi` (T + 1, B), `terminal` reward (B,), and per problem (P,) the `score`,
-    its mean return, and the `energy` score."""
+    """A roll-out and its worth: potentials `phi` (T + 1, B), `reward` of every decision (T, B), `terminal` reward (B,),
+    and per problem (P,) the `score`, its mean return, the `energy` score, and the `cost` in evaluations."""
 
     rollout: Rollout
     phi: Tensor
+    reward: Tensor
     terminal: Tensor
     score: Tensor
     energy: Tensor
+    cost: Tensor
 
 
 @dataclass(frozen=True)
 class Task:
     """What policies are tuned on. `problems(numbers)` makes the problems of these numbers, in few batches; those from
     `JUDGED` on must share no truth with the others. `shape`: (C, Y, X); `sigmas`: the chain's noise levels;
-    `observations`, `actions`: names of what a policy sees and does; `seed`: of the noise."""
+    `observations`, `actions`: names of what a policy sees and does, with these `levers`; `seed`: of the noise."""
 
     problems: Callable[[Sequence[int]], list[Problems]]
     shape: tuple[int, int, int]
@@ -58,6 +65,7 @@ class Task:
     observations: tuple[str, ...]
     actions: tuple[str, ...]
     seed: int = 0
+    levers: Levers = Levers()
 
     def play(
         self,
@@ -79,7 +87,7 @@ class Task:
             prefer = (
                 preferences(batch.numbers) if preference is None else torch.full((len(noise),), preference).double()
             )
-            rollout = roll_out(batch, policy, noise, replicas, prefer)
+            rollout = roll_out(batch, policy, noise, replicas, prefer, self.levers)
             each = prefer.repeat_interleave(noises * replicas)
             phi = 2 * each * potential(rollout.energies, batch.floors, worth.weights, worth.scales)
             members = rollout.finished.reshape(len(batch.numbers), noises, replicas, *self.shape)
@@ -87,8 +95,11 @@ class Task:
             gain = torch.cat([contributions(x, y, worth.area, worth.norm).flatten() for x, y in pairs])
             energy = torch.stack([energy_score(x, y, worth.area, worth.norm) for x, y in pairs])
             share = 2 * worth.distribution / worth.unguided
-            score = (phi[-1] - phi[0]).reshape(len(energy), -1).mean(1) - share * (1 - prefer) * energy
-            played.append(Played(rollout, phi, share * (1 - each) * gain, score, energy))
+            spent = rollout.evaluations + worth.iteration * rollout.iterations
+            reward = rewards(phi) - worth.price * spent / (len(phi) - 2)
+            score = reward.sum(0).reshape(len(energy), -1).mean(1) - share * (1 - prefer) * energy
+            cost = spent.sum(0).reshape(len(energy), -1).mean(1)
+            played.append(Played(rollout, phi, reward, share * (1 - each) * gain, score, energy, cost))
         return played
 
     def score(
@@ -104,10 +115,17 @@ class Task:
         return torch.cat([p.score for p in self.play(policy, numbers, stage, worth, noises, preference=preference)])
 
     def measure(
-        self, area: Tensor, numbers: Sequence[int], noises: int, weights: Tensor | None = None, norm: Norm = "energy"
+        self,
+        area: Tensor,
+        numbers: Sequence[int],
+        noises: int,
+        weights: Tensor | None = None,
+        norm: Norm = "energy",
+        **costs: float,
     ) -> tuple[Worth, Standard]:
         """The scales of the returns, from unguided members of the problems `numbers`, and of the observations, from
-        guided ones. `weights`: of the constraints (K,), equal where not given."""
+        guided ones. `weights`: of the constraints (K,), equal where not given; `costs`: `price` and `iteration` of
+        `Worth`."""
         exceeded, energies, seen = [], [], []
         formula = Fixed(len(self.actions))
         for batch in self.problems(numbers):
@@ -116,10 +134,10 @@ class Task:
             exceeded.append(excess(plain.energies[-1], batch.floors))
             members = plain.finished.reshape(len(batch.numbers), noises, 1, *self.shape)
             energies += [energy_score(x, y, area, norm) for x, y in zip(members, batch.truth, strict=True)]
-            seen.append(roll_out(batch, formula, noise).observation.flatten(0, 1))
+            seen.append(roll_out(batch, formula, noise, levers=self.levers).observation.flatten(0, 1))
         scales = torch.cat(exceeded).mean(0).clamp(min=1)
         weights = torch.ones_like(scales) if weights is None else weights.to(scales)
-        worth = Worth(area, weights / weights.sum(), scales, float(torch.stack(energies).mean()), norm=norm)
+        worth = Worth(area, weights / weights.sum(), scales, float(torch.stack(energies).mean()), norm=norm, **costs)
         observation = torch.cat(seen).double()
         standard = Standard(observation.mean(0), observation.std(0).clamp(min=1e-3))
         standard.std[self.observations.index("preference")] = 12**-0.5  # of what is uniform from 0 to 1

@@ -71,8 +71,16 @@ class Model:
 
     @torch.inference_mode()
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """D(x, sigma), (B, C, Y, X) in the dtype of the prior; the network runs in float32."""
-        return self.denoiser(x, sigma)
+        """D(x, sigma), (B, C, Y, X) in the dtype of the prior; the network runs in float32, and not for members whose
+        sigma is 0, which are clean."""
+        noisy = sigma > 0
+        if bool(noisy.all()):
+            return self.denoiser(x, sigma)
+        found = x.to(self.prior.mean)
+        if bool(noisy.any()):
+            found = found.clone()
+            found[noisy] = self.denoiser(x[noisy], sigma[noisy])
+        return found
 
     def save(self, path: str | os.PathLike) -> None:
         """Write atomically: a file of this name is the old one or the new one."""

@@ -15,12 +15,13 @@ All begin as the formula. A policy file holds plain types and tensors and is rea
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from sciguide.actions import Levers
 from sciguide.archive import read_archive, write_archive
 from sciguide.errors import InputError
 
@@ -165,22 +166,26 @@ def save_policy(
     policy: Scheduled | Linear | Learned,
     observations: Sequence[str],
     actions: Sequence[str],
+    levers: Levers,
 ) -> None:
-    """Write a policy atomically, with the names of what it sees and does (`Guidance.observation_names`, ...)."""
+    """Write a policy atomically, with what it may bend and the names of what it sees and does."""
     kind = next(name for name, cls in KINDS.items() if isinstance(policy, cls))
     names = {"observations": list(observations), "actions": list(actions)}
-    write_archive(path, {"kind": kind, **names, "policy": policy.state()})
+    write_archive(path, {"kind": kind, **names, "levers": list(levers), "policy": policy.state()})
 
 
-def load_policy(path: str | os.PathLike, observations: Sequence[str], actions: Sequence[str]) -> Policy:
-    """The policy in a file that `save_policy` wrote.
+def load_policy(
+    path: str | os.PathLike, observations: Sequence[str], actions: Callable[[Levers], Sequence[str]]
+) -> tuple[Policy, Levers]:
+    """The policy in a file that `save_policy` wrote, and what it may bend. `observations`: names of what it will see,
+    `actions(levers)`: of what it will do.
 
     Raises InputError where the file is missing or damaged, or the policy was tuned for other constraints.
     """
     with read_archive(path, "policy", "`sciguide tune RUN` makes it") as state:
-        policy = KINDS[state["kind"]].restore(state["policy"])
+        policy, levers = KINDS[state["kind"]].restore(state["policy"]), Levers(*state["levers"])
         known = state["observations"], state["actions"]
-    if known != (list(observations), list(actions)):
+    if known != (list(observations), list(actions(levers))):
         was, now = (", ".join(sorted({n.partition(":")[0] for n in names[:-1]})) for names in (known[0], observations))
         raise InputError(f"{path}: tuned for guidance by {was}, not by {now}: tune again, or take --policy fixed")
-    return policy
+    return policy, levers

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciguide.guidance import EVEN, Constraint, Guidance
+from sciguide.actions import USUAL, Levers
+from sciguide.guidance import EVEN, Constraint, Decision, Guidance
 from sciguide.noise import normals
-from sciguide.policy import Fixed, Policy
+from sciguide.policy import Policy
 from sciguide.prior import Prior
 from sciguide.sampler import Denoise, sample
 
@@ -56,8 +57,8 @@ class Rollout(NamedTuple):
     """T decisions, one per noise level and one on the finished field, of B members.
 
     `finished`: (B, C, Y, X); `energies`: (T + 1, B, K), of the *unguided* estimate of each decision and then of the
-    finished field; `observation` (T, B, O), `action` (T, B, A), `log_prob` (T, B); `acted`: (T,) whether any
-    constraint applies there.
+    finished field; `observation` (T, B, O), `action` (T, B, A), `log_prob` (T, B); `acted`: (T, B) whether the decision
+    had any effect there; `evaluations` of the denoiser and `iterations` of corrections that it cost, (T, B).
     """
 
     finished: Tensor
@@ -66,6 +67,8 @@ class Rollout(NamedTuple):
     action: Tensor
     log_prob: Tensor
     acted: Tensor
+    evaluations: Tensor
+    iterations: Tensor
 
 
 def noise_seed(stage: str, seed: int, number: int) -> int:
@@ -93,21 +96,42 @@ def stages_apart(seed: int, tuned: Sequence[int], judged: Sequence[int]) -> None
 
 @torch.no_grad()
 def roll_out(
-    problems: Problems, policy: Policy | None, noise: Tensor, replicas: int = 1, preference: float | Tensor = EVEN
+    problems: Problems,
+    policy: Policy | None,
+    noise: Tensor,
+    replicas: int = 1,
+    preference: float | Tensor = EVEN,
+    levers: Levers = USUAL,
 ) -> Rollout:
     """Guide the members of `noise` (P, K, C, Y, X), `replicas` of each, by `policy`, or not at all without one;
-    B = P K A in this order. `preference`: the policy's, one for all or (P,) of each problem."""
+    B = P K A in this order. `preference`: the policy's, one for all or (P,) of each problem; `levers`: what it may
+    bend."""
     preference = torch.as_tensor(preference).expand(len(noise)).repeat_interleave(noise.shape[1] * replicas)
     rows = noise.flatten(0, 1).repeat_interleave(replicas, 0)
     chain, constraints, measure = problems.members(noise.shape[1] * replicas)
     constraints, last = constraints if policy else (), len(chain.sigmas)
-    guidance = Guidance(constraints, policy or Fixed(rows.shape[1]), rows.shape[1], last, preference)
+    names = [str(c) for c in range(rows.shape[1])]
+    guidance = Guidance(constraints, policy, names, last, preference, levers if policy else USUAL)
     start = chain.start(rows, chain.sigmas[0]) if chain.start else guidance.start(rows, chain.sigmas[0], chain.prior)
     energies, decisions = [], []
     for step in sample(chain.denoise, chain.prior, rows, chain.sigmas, guidance, start):
         energies.append(measure(step.x0))
         decisions.append(step.decision)
     energies.append(measure(step.guided))
-    stacked = [torch.stack([getattr(d, key) for d in decisions]) for key in ("observation", "action", "log_prob")]
-    acted = torch.tensor([any(c.acts(t, last) for c in constraints) for t in range(last + 1)])
-    return Rollout(step.guided, torch.stack(energies), *stacked, acted)
+    keys = ("observation", "action", "log_prob", "iterations")
+    observation, action, log_prob, iterations = (torch.stack([getattr(d, key) for d in decisions]) for key in keys)
+    alive, ends = _running(decisions), torch.arange(last + 1) == last
+    acts = torch.tensor([any(c.acts(t, last) for c in constraints) for t in range(last + 1)])
+    if policy and levers.compute:
+        acts = acts | ~ends
+    evaluations, iterations = (alive & ~ends[:, None]).to(rows), torch.where(alive, iterations, 0)
+    stacked = observation, action, log_prob, acts[:, None] & alive, evaluations, iterations
+    return Rollout(step.guided, torch.stack(energies), *stacked)
+
+
+def _running(decisions: Sequence[Decision]) -> Tensor:
+    """(T, B): whether each member's chain goes on up to each decision, and on the finished field, which all have."""
+    running = [torch.ones(len(decisions[0].action), dtype=torch.bool)]
+    for decision in decisions[:-2]:
+        running.append(running[-1] if decision.stop is None else running[-1] & ~decision.stop)
+    return torch.stack([*running, running[0]])

@@ -57,29 +57,55 @@ def sample(
     of the state; `guide(index, x0, sigma) -> (guided, decision)` is applied to every estimate, and with index
     len(sigmas) and the smallest sigma to the finished field: what acts only there never passes through the multistep
     rule, which would multiply it. `start`: the state at sigmas[0], a draw of the prior made of `noise` where not
-    given; guidance by observations starts nearer to its posterior (`Kriging.start`). Yields a `Step` per sigma and a
-    last one that holds the finished field.
+    given; guidance by observations starts nearer to its posterior (`Kriging.start`). Where a decision has a `stop`
+    (B,), these members take their last step there, from this noise level to 0, exact for the Gaussian part of the data;
+    from then on the noise level that `denoise` is given for them is 0, where the estimate is the field itself. Yields a
+    `Step` per sigma and a last one that holds the finished field.
     """
-    S = prior.variances
-    carries = S >= NEGLIGIBLE * S.max()
-    root = S.sqrt()
+    S, root, carries = _modes(prior)
     x = prior.sample(noise, sigmas[0]) if start is None else start
-    h_before = step_before = None
+    running = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    before = None
     for i, (sigma, after) in enumerate(zip(sigmas, [*sigmas[1:], 0.0], strict=True)):
-        x0 = denoise(x, noise.new_full((len(x),), sigma))
+        x0 = denoise(x, sigma * running.to(x))
         guided, decision = guide(i, x0, sigma) if guide else (x0, None)
+        guided = torch.where(_rows(running), guided, x)
         yield Step(i, sigma, x, x0, guided, decision)
         deviation = prior.to_modes(x - prior.mean)
         wiener = deviation * (S / (S + sigma**2))
         error = torch.where(carries, root * sigma / (S + sigma**2).sqrt(), 1)
         h = torch.where(carries, (prior.to_modes(guided - prior.mean) - wiener) / error, 0)
-        step = torch.atan2(torch.full_like(root, sigma), root) - torch.atan2(torch.full_like(root, after), root)
-        slope = h
-        if h_before is not None:
-            ratio = torch.where(carries, step / step_before, 0).clamp(max=1)
-            slope = h + ratio / 2 * (h - h_before)
-        y = deviation / (S + sigma**2).sqrt() + step * slope
-        x = prior.mean + prior.from_modes(y * (S + after**2).sqrt())
-        h_before, step_before = h, step
+        y = deviation / (S + sigma**2).sqrt()
+        slope, step = _slope(prior, h, before, sigma, after)
+        moved = prior.mean + prior.from_modes((y + step * slope) * (S + after**2).sqrt())
+        stop = getattr(decision, "stop", None)
+        if stop is not None and bool((stop & running).any()):
+            last, whole = _slope(prior, h, before, sigma, 0.0)
+            moved = torch.where(_rows(stop), prior.mean + prior.from_modes((y + whole * last) * root), moved)
+        x = torch.where(_rows(running), moved, x)
+        running = running if stop is None else running & ~stop
+        before = h, step
     finished, decision = guide(len(sigmas), x, sigmas[-1]) if guide else (x, None)
     yield Step(len(sigmas), 0.0, x, x, finished, decision)
+
+
+def _modes(prior: Prior) -> tuple[Tensor, Tensor, Tensor]:
+    """Variances of the modes, their roots, and which are not negligible."""
+    S = prior.variances
+    return S, S.sqrt(), S >= NEGLIGIBLE * S.max()
+
+
+def _slope(
+    prior: Prior, h: Tensor, before: tuple[Tensor, Tensor] | None, sigma: float, to: float
+) -> tuple[Tensor, Tensor]:
+    """What is stepped with from `sigma` to `to`, and the step in phi, for `before` = h and step of the last one."""
+    _, root, carries = _modes(prior)
+    step = torch.atan2(torch.full_like(root, sigma), root) - torch.atan2(torch.full_like(root, to), root)
+    if before is None:
+        return h, step
+    ratio = torch.where(carries, step / before[1], 0).clamp(max=1)
+    return h + ratio / 2 * (h - before[0]), step
+
+
+def _rows(flags: Tensor) -> Tensor:
+    return flags[:, None, None, None]

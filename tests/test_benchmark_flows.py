@@ -14,6 +14,7 @@ from benchmarks.flows_data import FLOWS, Flow, cut_samples, images, read, reynol
 from benchmarks.flows_members import DIRECTION, ERROR, POLICIES, draw
 from benchmarks.flows_scores import Yardstick, floor, measure
 from benchmarks.flows_table import Setting, Sheet, Size, by_reynolds
+from sciguide.actions import USUAL, Actions
 from sciguide.datasets.module import GridData
 from sciguide.guidance import Guidance, constraints_for
 from sciguide.policy import Learned, Linear, Scheduled, Standard, save_policy
@@ -173,13 +174,13 @@ def tuned(setting) -> Path:
     model, folder = setting.model, setting.run / "policies"
     folder.mkdir(exist_ok=True)
     constraints = constraints_for(model, None, direction=DIRECTION)
-    names = Guidance.observation_names(constraints), Guidance.action_names(constraints, NAMES)
+    names = Guidance.observation_names(constraints), Actions(constraints, NAMES, USUAL).names
     seen, done = map(len, names)
     standard = Standard(torch.zeros(seen), torch.ones(seen))
     table, weights = torch.zeros(2, done), torch.zeros(done, seen + 1)
     made = {"scheduled": Scheduled(model.sigmas(2), table), "linear": Linear(standard, weights)}
     for name, policy in (made | {"learned": Learned(standard, done)}).items():
-        save_policy(folder / f"{name}.pt", policy, *names)
+        save_policy(folder / f"{name}.pt", policy, *names, USUAL)
     scores = {name: {"scores": [0.5, 0.5 + i]} for i, name in enumerate(("fixed", "scheduled", "linear", "learned"))}
     (folder / "scores.json").write_text(json.dumps(scores))
     return folder

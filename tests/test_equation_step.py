@@ -215,10 +215,10 @@ def test_spectra_are_the_diagonals_of_the_transformed_matrices():
     for k in range(2):
         probe = w.new_zeros(len(w), 2, *w.shape[1:])
         probe[:, k] = w
-        probe = step.octaves.inverse(probe, w.new_zeros(len(w), 2, 8, 7))
+        probe = step.waves.inverse(probe, w.new_zeros(len(w), 2, 8, 7))
         moved = step.J.forward(step.metric(step.J.transpose(probe), sigma))[:, k]
-        exact = (w * step.octaves.transform(moved)).sum(0)
-        torch.testing.assert_close(step.octaves.means(found[k]), step.octaves.means(exact), rtol=0.3, atol=0)
+        exact = (w * step.waves.transform(moved)).sum(0)
+        torch.testing.assert_close(step.waves.means(found[k]), step.waves.means(exact), rtol=0.3, atol=0)
 
 
 def test_metric_weighs_fields_by_the_network_s_error():
@@ -245,7 +245,7 @@ def test_one_iteration_is_the_preconditioned_gradient_of_the_best_length(sigma, 
     gradient = step.J.transpose(problem.equation.residual(x0))
     assert float((moved * gradient).sum()) < 0, "it goes down the energy"
     assert (problem.equation.energy(x0 + moved) < problem.equation.energy(x0)).all()
-    assert step.solved.iterations == 1 and step.factor is None
+    assert step.solved.iterations.tolist() == [1] * len(x0) and step.factor is None
 
 
 def test_transposes_and_transforms():
@@ -254,7 +254,7 @@ def test_transposes_and_transforms():
     v = torch.from_numpy(rng.standard_normal((2, *SHAPE)))
     w = torch.where(problem.equation.operator.valid, torch.from_numpy(rng.standard_normal((2, 1, N, N))), 0)
     torch.testing.assert_close((step.J.forward(v) * w).sum(), (v * step.J.transpose(w)).sum(), rtol=1e-12, atol=0)
-    torch.testing.assert_close(step.octaves.inverse(step.octaves.transform(w), w), w, atol=1e-13, rtol=0)
+    torch.testing.assert_close(step.waves.inverse(step.waves.transform(w), w), w, atol=1e-13, rtol=0)
     x = problem.estimate(0.3)
     change = problem.equation.residual(x + v[:1]) - problem.equation.residual(x)
     torch.testing.assert_close(change, step.J.forward(v[:1]).expand_as(change), atol=1e-10, rtol=1e-10)

@@ -9,7 +9,6 @@ import torch
 from benchmarks.policy_oracle import compete, make_task, rows
 from sciguide.bootstrap import paired_bootstrap
 from sciguide.cli import main
-from sciguide.cli.tune import truths
 from sciguide.generate import load
 from sciguide.learner import JUDGED, Task, Worth, clipped_loss, preferences
 from sciguide.policy import Fixed, Learned, Standard
@@ -17,15 +16,17 @@ from sciguide.prior import Isotropic
 from sciguide.reward import advantages, potential, returns_to_go, rewards
 from sciguide.rollout import Chain, Members, Problems, roll_out
 from sciguide.search import CMA, RandomSearch, search
+from sciguide.training.contest import truths
 from sciguide.training.policy import PolicyModule
-from sciguide.training.problems import RunProblems, Stations
+from sciguide.training.problems import RunProblems
 from sciguide.training.tune import Budget, trade_off, tune_learned, tune_linear, tune_scheduled
+from sciguide.training.variety import Variety
 
 
 class Pull:
     """Moves the estimate towards 1, by a share that the action decides."""
 
-    name, bands, feature_names = "pull", 1, ("field",)
+    name, bands, octaves, iterative, feature_names = "pull", 1, 1, False, ("field",)
 
     def acts(self, index, last):
         return True
@@ -51,7 +52,7 @@ def test_the_gradient_is_that_of_the_expected_final_potential():
     one = torch.ones(1).double()
 
     def play(bias: float, log_std: float):
-        policy = Learned(Standard(torch.zeros(3).double(), torch.ones(3).double()), 1)
+        policy = Learned(Standard(torch.zeros(4).double(), torch.ones(4).double()), 1)
         with torch.no_grad():
             policy.network[-1].bias += bias
             policy.log_std += log_std
@@ -227,8 +228,8 @@ def test_tune_then_generate_and_tune_again(run, capsys):
 
 def test_what_cannot_be_tuned_is_one_line(run, capsys):
     for words, message in (
-        (["--points=-1"], "--points -1: at least 0"),
-        (["--trajectories=10"], "--trajectories are at least 64"),
+        (["--points=-1"], "--points -1: one number or [low, high], at least 0"),
+        (["--trajectories=10"], "--trajectories 10: at least 64"),
         (["--points=5", "--observe=[w]"], "--observe w: no such variable; there are u, v"),
         (["--points=500"], "500 stations: there are"),
     ):
@@ -245,7 +246,7 @@ def test_problems_of_a_run(run):
     """Tuning and judging share no truth and no network; a problem is a function of its number; errors are as told."""
     model = load(run).model
     samples = truths(run, model)
-    problems = RunProblems(model, samples, Stations(10, (0,), 0.1, 1.0), "told", 3)
+    problems = RunProblems(model, samples, Variety((10, 10), (0,), steps=(3, 3)), "told")
     tuning, judging = problems(range(20)), problems(range(JUDGED, JUDGED + 20))
     shared = {t.numpy().tobytes() for b in tuning for t in b.truth} & {
         t.numpy().tobytes() for b in judging for t in b.truth
@@ -257,7 +258,7 @@ def test_problems_of_a_run(run):
     misfit = torch.cat([p.members(1).energies(p.truth[:, 0])[:, -1] for p in problems(range(400))])
     assert float(misfit.mean()) == pytest.approx(1, abs=0.05)
     assert float((misfit > tuning[0].floors[-1]).double().mean()) == pytest.approx(0.1, abs=0.04)
-    unobserved = RunProblems(model, samples, None, "told", 3)([0, 1])
+    unobserved = RunProblems(model, samples, Variety(steps=(3, 3)), "told")([0, 1])
     assert len(unobserved) == 1 and unobserved[0].truth.shape == (2, 8, *model.shape)
 
 

@@ -6,13 +6,20 @@ import pytest
 import torch
 
 from benchmarks.policy_oracle import make_task
+from sciguide.actions import Levers
 from sciguide.errors import InputError
 from sciguide.guidance import Guidance
 from sciguide.policy import Choice, Fixed, Learned, Linear, Scheduled, Standard, bounded, load_policy, save_policy
 from sciguide.rollout import draw_noise, roll_out
 
 SEEN, DONE = ("poisson: a", "poisson: b", "log sigma"), ("c", "d")
+LEVERS = Levers(4, 4, True)
 STANDARD = Standard(torch.tensor([0.5, -1.0, 0.0]).double(), torch.tensor([1.0, 2.0, 3.0]).double())
+
+
+def done(levers: Levers) -> tuple[str, ...]:
+    assert levers == LEVERS
+    return DONE
 
 
 def observation(rows: int = 4) -> torch.Tensor:
@@ -84,7 +91,7 @@ def test_whatever_a_policy_says_fields_stay_finite(value):
 
 def test_a_correction_that_fails_leaves_that_member_unguided():
     class Broken:
-        name, bands, feature_names = "broken", 1, ("x",)
+        name, bands, octaves, iterative, feature_names = "broken", 1, 1, False, ("x",)
 
         def acts(self, index, last):
             return True
@@ -98,18 +105,18 @@ def test_a_correction_that_fails_leaves_that_member_unguided():
             return out
 
     x0 = torch.zeros(2, 1, 2, 2).double()
-    guided, decision = Guidance([Broken()], Fixed(1), 1, 3)(0, x0, 1.0)
+    guided, decision = Guidance([Broken()], None, ["x"], 3)(0, x0, 1.0)
     assert guided[:, 0, 0, 0].tolist() == [0, 1]
-    assert decision.observation.shape == (2, 3) and (decision.observation[:, 1] == 0.5).all()
+    assert decision.observation.shape == (2, 4) and (decision.observation[:, 2] == 0.5).all()
 
 
 @pytest.mark.parametrize("name", ["scheduled", "linear", "learned"])
 def test_saved_and_loaded_it_acts_the_same_and_its_bytes_repeat(name, tmp_path):
     policy = some_policies()[name]
     for file in ("a.pt", "b.pt"):
-        save_policy(tmp_path / file, policy, SEEN, DONE)
+        save_policy(tmp_path / file, policy, SEEN, DONE, LEVERS)
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
-    loaded = load_policy(tmp_path / "a.pt", SEEN, DONE)
+    loaded = load_policy(tmp_path / "a.pt", SEEN, done)[0]
     assert policy(observation()).action.abs().max() > 0.1
     assert torch.equal(loaded(observation()).action, policy(observation()).action)
 
@@ -117,10 +124,10 @@ def test_saved_and_loaded_it_acts_the_same_and_its_bytes_repeat(name, tmp_path):
 def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path):
     path = tmp_path / "linear.pt"
     with pytest.raises(InputError, match="no such policy; `sciguide tune RUN` makes it"):
-        load_policy(path, SEEN, DONE)
-    save_policy(path, some_policies()["linear"], SEEN, DONE)
+        load_policy(path, SEEN, done)
+    save_policy(path, some_policies()["linear"], SEEN, DONE, LEVERS)
     with pytest.raises(InputError, match="guidance by poisson, not by observations"):
-        load_policy(path, ("observations: x", "log sigma"), DONE)
+        load_policy(path, ("observations: x", "log sigma"), done)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="damaged or not a sciguide policy"):
-        load_policy(path, SEEN, DONE)
+        load_policy(path, SEEN, done)

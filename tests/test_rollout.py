@@ -19,7 +19,7 @@ def test_a_roll_out_is_the_list_of_steps(task):
     problems, noise = task.problems([3, 4])[0], draw_noise("tune", 0, [3, 4], 2, task.shape)
     found = roll_out(problems, Fixed(len(task.actions)), noise)
     chain, constraints, energies = problems.members(2)
-    guidance = Guidance(constraints, Fixed(len(task.actions)), 2, len(chain.sigmas))
+    guidance = Guidance(constraints, None, "uf", len(chain.sigmas))
     rows = noise.flatten(0, 1)
     steps = list(sample(chain.denoise, chain.prior, rows, chain.sigmas, guidance, chain.start(rows, chain.sigmas[0])))
     T = len(task.sigmas) + 1
@@ -29,12 +29,12 @@ def test_a_roll_out_is_the_list_of_steps(task):
     # potentials live on unguided estimates, and last on the finished guided field
     expected = [*(energies(s.x0) for s in steps), energies(steps[-1].guided)]
     assert torch.equal(found.energies, torch.stack(expected))
-    assert found.acted.tolist() == [False] * (T - 1) + [True]
+    assert found.acted[:, 0].tolist() == [False] * (T - 1) + [True]
     assert found.energies[-1].max() < 1e-12 < found.energies[-2].min()
 
 
 def test_replicas_share_their_noise_and_differ_in_actions(task):
-    policy = Learned(Standard(torch.zeros(10).double(), torch.ones(10).double()), len(task.actions))
+    policy = Learned(Standard(torch.zeros(11).double(), torch.ones(11).double()), len(task.actions))
     policy.generator = torch.Generator().manual_seed(0)
     found = roll_out(task.problems([0])[0], policy, draw_noise("tune", 0, [0], 2, task.shape), replicas=3)
     unguided = found.energies[0].unflatten(0, (2, 3))

@@ -31,7 +31,6 @@ from sciguide.guidance import Constraint, Guidance
 from sciguide.kernels.backends import using
 from sciguide.model import Model, NetworkError, build_network
 from sciguide.noise import normals
-from sciguide.policy import Fixed
 from sciguide.sampler import sample
 from sciguide.simulate import poisson, samples
 
@@ -171,8 +170,7 @@ def time_case(size: int, batch: int, steps: int, width: int, repeats: int) -> li
 
     def guided(constraint: Constraint) -> Callable[[], tuple[Tensor, float, float]]:
         def run() -> tuple[Tensor, float, float]:
-            actions = len(Guidance.action_names([constraint], model.layout.names))
-            guide = Timed(Guidance([constraint], Fixed(actions), 2, steps))
+            guide = Timed(Guidance([constraint], None, model.layout.names, steps))
             return (*run_chain(model, noise, steps, model.denoise, guide), guide.seconds)
 
         return run

@@ -1,20 +1,15 @@
 """`sciguide tune RUN`: learn the guidance policy on the frozen model of a run, beside its rivals."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sciguide.cli.parser import call
 from sciguide.errors import InputError
 
 if TYPE_CHECKING:
-    import torch
-
     from sciguide.model import Model
-
-FOLDER, OPTIONS, SCORES = "policies", "tune.json", "scores.json"
+    from sciguide.training.contest import Outcome
 
 
 def run(argv: list[str]) -> int:
@@ -23,14 +18,21 @@ def run(argv: list[str]) -> int:
 
 def tune(
     run: str,
-    points: int = 0,
-    error: float = 0.1,
+    points: int | list[int] = 0,
+    error: float | list[float] = 0.1,
     misreport: float = 1.0,
     observe: list[str] | None = None,
+    bias: float = 0.0,
+    constants: dict[str, float] | None = None,
     no_equations: bool = False,
     direction: Literal["kriging", "gradient"] = "kriging",
     scales: Literal["ml", "told"] = "ml",
-    steps: int = 20,
+    iterations: int = 200,
+    steps: int | list[int] = 20,
+    bands: Literal[1, 4] = 4,
+    octaves: Literal[1, 4] = 1,
+    compute: bool = False,
+    price: float = 0.0,
     trajectories: int = 2000,
     judged: int = 32,
     members: int = 8,
@@ -41,18 +43,27 @@ def tune(
     """Tune the guidance of a run's model and print how each policy scores on problems that none was tuned on.
 
     The policies go into RUN/policies, for `generate --policy scheduled|linear|learned`. Running the same command again
-    resumes.
+    resumes. What varies from problem to problem is not told to the policy, which has to see it: the true errors, how
+    far off the model's estimates and the equations' constants are. All of it can stand in a file: -c FILE.
 
     Args:
         run: a run's folder
-        points: stations per problem, at random grid points; 0 guides by the run's equations alone
-        error: their told standard deviation, in standard deviations of the fields
+        points: stations per problem, at random grid points, one number or [least, most]; 0 guides by the run's
+            equations alone
+        error: their told standard deviation, in standard deviations of the fields, or [least, most]
         misreport: true errors are the told ones times a factor from 1 / misreport to misreport
         observe: variables that stations measure; all if left out
+        bias: the model's estimates of a variable are off by up to so many standard deviations of their error
+        constants: of the equations, {name: factor}: the guide's are wrong by a factor from 1 / factor to factor
         no_equations: guide by the observations alone, also where the model has equations
         direction: in which equations correct: kriging, or gradient, cheap steps down the gradient of the residual
         scales: that the formula estimates by maximum likelihood, or takes as told
-        steps: evaluations of the network per member
+        iterations: of the formula's conjugate gradients, at most
+        steps: evaluations of the network per member, or [least, most]
+        bands: in which a policy bends the variance of each constraint
+        octaves: in which it bends how far each variable may move
+        compute: it also decides how many iterations a correction takes, and where the chain ends
+        price: of a chain's evaluations, in units of the score; iterations cost a 25th of one
         trajectories: that each rival is tuned on
         judged: problems that the policies are judged by
         members: of each of these
@@ -61,130 +72,56 @@ def tune(
             `generate --preference`, instead of the even one; it needs a few times the trajectories
         seed: of everything
     """
-    for name, value, least in (
-        ("points", points, 0),
-        ("steps", steps, 1),
-        ("judged", judged, 2),
-        ("members", members, 2),
-    ):
-        if value < least:
-            raise InputError(f"--{name} {value}: at least {least}")
-    if trajectories < 64 or error <= 0 or misreport < 1:
-        raise InputError("--trajectories are at least 64, --error is positive, --misreport at least 1")
+    check(locals())
+    from sciguide.actions import Levers
     from sciguide.generate import find_model, one_thread
     from sciguide.kernels.backends import computed_by
     from sciguide.model import Model
+    from sciguide.training.contest import Rules, compete, take_up, truths
+    from sciguide.training.variety import Variety, span
 
     path = find_model(run)
     backend = computed_by()
-    options = {k: v for k, v in locals().items() if k in tune.__annotations__ and k not in ("run", "return")}
-    folder = take_up(path, options)
     model = Model.load(path)
+    ranges = {"points": span("--points", points, 0), "error": span("--error", error, 1e-12)}
+    ranges |= {"steps": span("--steps", steps, 1), "misreport": misreport, "bias": bias, "constants": constants or {}}
+    rules = Rules(
+        Variety(channels=observed(model, observe), **ranges),
+        **{"equations": not no_equations, "direction": direction, "scales": scales, "iterations": iterations},
+        **{"levers": Levers(bands, octaves, compute), "norm": norm, "front": front, "price": price},
+        **{"trajectories": trajectories, "judged": judged, "members": members, "seed": seed},
+    )
+    folder = take_up(path.parent, path, rules)
     print(backend)
-    with one_thread():
-        compete(model, truths(path.parent, model), folder, options)
+    with one_thread(), progress(trajectories, judged) as report:
+        outcome = compete(model, truths(path.parent, model), folder, rules, report)
+    show(outcome, judged, bool(price or compute))
+    print(f"policies: {folder}")
     return 0
 
 
-def take_up(model: Path, options: dict[str, Any]) -> Path:
-    """The folder of the policies, made or taken up. Raises InputError where it holds those of another command."""
-    from sciguide.receipts import sha256, write_json
-
-    folder = model.parent / FOLDER
-    state = {**options, "model": sha256(model)}
-    saved = folder / OPTIONS
-    if saved.is_file() and json.loads(saved.read_text()) != state:
-        raise InputError(f"{folder} holds policies of other options or another model ({saved}): remove that folder")
-    folder.mkdir(exist_ok=True)
-    write_json(saved, state)
-    return folder
-
-
-def truths(run: Path, model: "Model") -> "torch.Tensor":
-    """The validation samples of the run's own data, normalised, (N, C, Y, X) float64."""
-    import torch
-    import yaml
-
-    from sciguide.datasets.module import GridData
-
-    config = run / "config.yaml"
-    if not config.is_file():
-        raise InputError(f"{config}: not there; tuning needs the data that the run was fitted to")
-    data = GridData(**yaml.safe_load(config.read_text())["data"])
-    data.setup()
-    if data.prepared.fingerprint != model.fingerprint:
-        raise InputError(f"{config}: its data are not those that the model was fitted to; fit it again")
-    return model.normaliser.encode(torch.tensor(data.split("validation"), dtype=torch.float64))
+def check(given: dict[str, Any]) -> None:
+    """Raises InputError for options out of range."""
+    for name, least in (("judged", 2), ("members", 2), ("trajectories", 64), ("iterations", 1), ("misreport", 1)):
+        if given[name] < least:
+            raise InputError(f"--{name} {given[name]}: at least {least}")
+    for name in ("bias", "price"):
+        if given[name] < 0:
+            raise InputError(f"--{name} {given[name]}: not negative")
+    for name, factor in (given["constants"] or {}).items():
+        if factor < 1:
+            raise InputError(f"--constants {name}: {factor}: a factor of 1 at least")
 
 
-def compete(model: "Model", truths: "torch.Tensor", folder: Path, options: dict[str, Any]) -> None:
-    """Tune every rival with the same budget, save it, judge all of them and print the table."""
-    import torch
-
-    from sciguide.guidance import EVEN
-    from sciguide.learner import JUDGED
-    from sciguide.policy import save_policy
-    from sciguide.receipts import write_json
-    from sciguide.rollout import stages_apart
-    from sciguide.training.problems import RunProblems, Stations
-    from sciguide.training.tune import Budget, judge, trade_off, tune_learned, tune_linear, tune_scheduled
-
-    stations = None
-    if options["points"]:
-        channels = observed(model, options["observe"])
-        stations = Stations(options["points"], channels, options["error"], options["misreport"])
-    guides = {"equations": not options["no_equations"], "direction": options["direction"]}
-    task = RunProblems(model, truths, stations, options["scales"], options["steps"], **guides).task(options["seed"])
-    weights = torch.from_numpy(model.grid.weights())
-    area = torch.where(torch.from_numpy(model.layout.mask), weights, 0)
-    numbers = [JUDGED + i for i in range(options["judged"])]
-    budget = Budget(options["trajectories"])
-    stages_apart(options["seed"], range(budget.trajectories), numbers)
-    with progress(budget.trajectories, options["judged"]) as report:
-        worth, standard = task.measure(area, range(8), 2, norm=options["norm"])
-        rivals = {
-            "scheduled": lambda: tune_scheduled(
-                task, worth, budget, state=folder / "scheduled.json", report=report("scheduled")
-            ),
-            "linear": lambda: tune_linear(
-                task, worth, standard, budget, state=folder / "linear.json", report=report("linear")
-            ),
-            "learned": lambda: tune_learned(
-                task,
-                worth,
-                standard,
-                budget.trajectories,
-                folder / "learned",
-                report("learned"),
-                preference=None if options["front"] else EVEN,
-            ),
-        }
-        policies = {}
-        for name, tuned in rivals.items():
-            policies[name] = tuned()
-            save_policy(folder / f"{name}.pt", policies[name], task.observations, task.actions)
-        told = report("judging")
-        verdicts = judge(task, worth, policies, numbers, options["members"])
-        told(options["judged"], float(verdicts["learned"].score.value))
-        front = trade_off(task, worth, policies["learned"], numbers, options["members"]) if options["front"] else []
-    table = {
-        name: {"score": v.score, "gain on the formula": v.gain, "scores": v.scores.tolist()}
-        for name, v in verdicts.items()
-    }
-    written = {k: {n: plain(v) for n, v in row.items()} for k, row in table.items()}
-    write_json(folder / SCORES, written | ({"front": [r._asdict() for r in front]} if front else {}))
-    print(f"score on {len(numbers)} problems that no policy was tuned on, large is good; 95 % intervals")
-    for name, row in table.items():
-        score, gain = ("{:8.4f} [{:.4f}, {:.4f}]".format(*map(float, row[k])) for k in ("score", "gain on the formula"))
-        print(f"{name:<10} {score}" + (f"   on the formula {gain}" if name != "fixed" else "   the formula"))
-    for r in front:
+def show(outcome: "Outcome", judged: int, work: bool) -> None:
+    """Print how the policies scored, and what they cost where that is of interest."""
+    print(f"score on {judged} problems that no policy was tuned on, large is good; 95 % intervals")
+    for name, v in outcome.verdicts.items():
+        score, gain = ("{:8.4f} [{:.4f}, {:.4f}]".format(*map(float, interval)) for interval in (v.score, v.gain))
+        cost = f"   {v.evaluations:.1f} evaluations, {v.iterations:.0f} iterations" if work else ""
+        print(f"{name:<10} {score}" + (f"   on the formula {gain}" if name != "fixed" else "   the formula") + cost)
+    for r in outcome.front:
         print(f"preference {r.preference:4.2f}  residual over the data's {r.excess:6.3f}  energy score {r.energy:.4f}")
-    print(f"policies: {folder}")
-
-
-def plain(value: Any) -> list[float]:
-    """Numbers and lists of them."""
-    return [float(v) for v in value]
 
 
 def observed(model: "Model", names: list[str] | None) -> tuple[int, ...]:

@@ -14,14 +14,14 @@ from torch.utils.data import DataLoader, IterableDataset
 from sciguide.guidance import EVEN
 from sciguide.learner import Task, Worth, clipped_loss
 from sciguide.policy import Learned
-from sciguide.reward import advantages, returns_to_go, rewards
+from sciguide.reward import advantages, returns_to_go
 from sciguide.rollout import noise_seed
 
 
 class RollOuts(IterableDataset):
     """One batch an epoch: the decisions of the module's policy, as it is then, on the problems of this update.
 
-    Yields observation (D, O), action (D, A), log_prob and advantage (D,), D the decisions at which a constraint acts.
+    Yields observation (D, O), action (D, A), log_prob and advantage (D,), D the decisions that had an effect.
     """
 
     def __init__(self, module: "PolicyModule") -> None:
@@ -36,10 +36,10 @@ class RollOuts(IterableDataset):
         policy.generator = None
         parts = []
         for p in played:
-            advantage = advantages(returns_to_go(rewards(p.phi), p.terminal), h.replicas)
+            advantage = advantages(returns_to_go(p.reward, p.terminal), h.replicas)
             stored = p.rollout
             fields = (stored.observation, stored.action, stored.log_prob, advantage)
-            parts.append([f[stored.acted].flatten(0, 1) for f in fields])
+            parts.append([f[stored.acted] for f in fields])
         observation, action, log_prob, advantage = (torch.cat(column) for column in zip(*parts, strict=True))
         module.last_action = action
         module.last_score = float(torch.cat([p.score for p in played]).mean())

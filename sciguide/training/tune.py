@@ -194,11 +194,14 @@ def trade_off(
 
 @dataclass(frozen=True)
 class Verdict:
-    """Scores of a policy on the problems to be judged by (P,): their mean, and what it gains on the formula."""
+    """Scores of a policy on the problems to be judged by (P,): their mean, and what it gains on the formula; network
+    `evaluations` and `iterations` of corrections per member."""
 
     scores: Tensor
     score: Interval
     gain: Interval
+    evaluations: float
+    iterations: float
 
 
 def judge(
@@ -206,9 +209,12 @@ def judge(
 ) -> dict[str, Verdict]:
     """All policies on the same problems and noise; the formula comes first, under `fixed`. Bootstrap over problems."""
     policies = {"fixed": Fixed(len(task.actions)), **policies}
-    scores = {name: task.score(p, numbers, "judge", worth, noises) for name, p in policies.items()}
-    verdicts = {}
-    for name, found in scores.items():
-        pair = found.numpy(), scores["fixed"].numpy()
-        verdicts[name] = Verdict(found, bootstrap(pair[0], np.mean), paired_bootstrap(*pair))
+    verdicts, formula = {}, None
+    for name, policy in policies.items():
+        played = task.play(policy, numbers, "judge", worth, noises)
+        scores = torch.cat([p.score for p in played])
+        formula = scores.numpy() if formula is None else formula
+        work = [torch.cat([getattr(p.rollout, k).sum(0) for p in played]) for k in ("evaluations", "iterations")]
+        intervals = bootstrap(scores.numpy(), np.mean), paired_bootstrap(scores.numpy(), formula)
+        verdicts[name] = Verdict(scores, *intervals, *(float(w.mean()) for w in work))
     return verdicts
