@@ -9,7 +9,7 @@ the others are estimates from `n` samples, truths, problems or seeds, with 95 % 
 - A1 samplers on a Gaussian, without guidance;
 - A2 guidance by a linear equation (`oracle_linear.py`): which field moves, when, and by what direction;
   by point observations (`oracle_points.py`); by a quadratic constraint (`oracle_quadratic.py`);
-- A4 trajectories that learning takes (`oracle_learner.py`). Rivals of the learned policy are in `policy_oracle.py`.
+- A4 trajectories that learning takes (`oracle_learner.py`). Rivals of the learned policy are in `policy.py`.
 
 Settings are those of the functions' defaults. On one core it takes about half an hour, --small two minutes.
 """

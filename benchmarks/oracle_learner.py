@@ -1,6 +1,6 @@
 """How many trajectories learning takes, with the same noise within a group of actions and without.
 
-Two tasks on which the best is known. `errors`: that of `benchmarks.policy_oracle`, model errors that vary from sample
+Two tasks on which the best is known. `errors`: that of `policy_fields.py`, model errors that vary from sample
 to sample, the step at every noise level; the best is the formula told each sample's errors. `points`: observations of
 a Gaussian field whose errors are larger or smaller than told by a factor from [.1, 10], another one for each problem;
 the best is the formula told the factor, which is the posterior. The reward is the energy distance to the truth alone,
@@ -24,13 +24,15 @@ from torch import Tensor
 from benchmarks.oracle_fields import SIGMA_MIN, gaussian, power_law, widest
 from benchmarks.oracle_points import at_points
 from benchmarks.oracle_rows import Row, Sheet
-from benchmarks.policy_oracle import Told, make_task
+from benchmarks.policy_fields import Told, TwoFields
+from benchmarks.policy_rivals import task_of
 from sciguide.actions import Actions, Levers
 from sciguide.bootstrap import bootstrap
 from sciguide.guidance import Guidance
 from sciguide.kriging import Kriging
 from sciguide.learner import JUDGED, Task, Worth, clipped_loss
-from sciguide.policy import Choice, Fixed, Learned, Policy, certain
+from sciguide.octaves import BANDS
+from sciguide.policy import Fixed, Learned, Policy
 from sciguide.reward import advantages, returns_to_go
 from sciguide.rollout import Chain, Members, Problems, Rollout
 from sciguide.sampler import karras_sigmas
@@ -81,16 +83,6 @@ class Misreported:
         return Task(self.problems, (1, self.N, self.N), self.chain.sigmas, *names, seed, ONE)
 
 
-class Known:
-    """The formula told the factor of each member, (B,)."""
-
-    def __init__(self, factors: Tensor) -> None:
-        self.action = 2 * factors.log()[:, None]
-
-    def __call__(self, observation: Tensor, action: Tensor | None = None) -> Choice:
-        return certain(self.action)
-
-
 class Setting(NamedTuple):
     """A task, and the best policy for members of the problems `numbers`, `noises` of each."""
 
@@ -101,17 +93,19 @@ class Setting(NamedTuple):
 def setting(name: str, seed: int) -> Setting:
     """`errors` or `points`."""
     if name == "errors":
-        fields, task = make_task("varies", "told", "always", seed)
+        fields = TwoFields(1.5, when="always")
 
         def told(numbers: Sequence[int], noises: int) -> Policy:
-            std = torch.stack([fields.draw(n)[2] for n in numbers]).repeat_interleave(noises, 0)
-            return Told(fields, std, len(task.actions))
+            variance = torch.stack([fields.draw(n)[2][:, 0].square() for n in numbers]).repeat_interleave(noises, 0)
+            turn = (variance / torch.tensor(fields.error.mse[0])).log()
+            return Told(torch.cat([turn.new_zeros(len(turn), BANDS), turn], 1))
 
-        return Setting(task, told)
+        return Setting(task_of(fields, seed), told)
     points = Misreported()
 
     def known(numbers: Sequence[int], noises: int) -> Policy:
-        return Known(torch.tensor([points.draw(n)[2] for n in numbers]).double().repeat_interleave(noises, 0))
+        factors = torch.tensor([points.draw(n)[2] for n in numbers]).double().repeat_interleave(noises, 0)
+        return Told(2 * factors.log()[:, None])
 
     return Setting(points.task(seed), known)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.oracle_fields import SIGMA_MIN, power_law, widest
 from benchmarks.oracle_rows import Row, Sheet
-from benchmarks.policy_oracle import K2, Elliptic
+from benchmarks.policy_fields import K2, Elliptic
 from sciguide.constraints import EquationOnModel, EquationRecord
 from sciguide.datasets.normaliser import Normaliser
 from sciguide.equation_step import EquationStep

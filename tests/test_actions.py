@@ -9,9 +9,8 @@ from test_equation_step import dense, rows
 from test_kriging import Problem as Points
 from test_sampler import PRIORS, SHAPE, finish
 
-from benchmarks.policy_oracle import TwoFields
+from benchmarks.policy_fields import TwoFields
 from sciguide.actions import STOPS, Actions, Levers
-from sciguide.equation_step import EquationStep
 from sciguide.guidance import Guidance
 from sciguide.kriging import Kriging
 from sciguide.policy import Choice
@@ -127,10 +126,8 @@ def test_on_gaussian_data_a_chain_may_end_anywhere(name):
 
 def test_a_roll_out_counts_what_it_costs():
     """Ending at once takes one evaluation; a decision after the end has no effect and no cost."""
-    fields = TwoFields(0.0)
-    step, levers = EquationStep(fields, fields.equation, scales="told", when="always"), Levers(1, 1, True)
-    step.factor = None  # so that iterations matter
-    names = Actions([step], ["u", "f"], levers).names
+    fields, levers = TwoFields(0.0, when="always"), Levers(1, 1, True)
+    names = Actions(fields.constraints, fields.channels, levers).names
     assert names[-2:] == ("log iterations Elliptic", "stop")
 
     def policy(observation, action=None):
@@ -139,14 +136,14 @@ def test_a_roll_out_counts_what_it_costs():
         zero = action.new_zeros(len(action))
         return Choice(action, zero, zero)
 
-    found = roll_out(fields.problems(step, [0])[0], policy, draw_noise("tune", 0, [0], 2, fields.shape), levers=levers)
+    found = roll_out(fields.problems([0])[0], policy, draw_noise("tune", 0, [0], 2, fields.shape), levers=levers)
     T = len(fields.sigmas)
     assert found.evaluations.sum(0).tolist() == [1, T]
     assert found.acted[:, 0].tolist() == [True] + [False] * (T - 1) + [True] and found.acted[:, 1].all()
     assert (found.iterations[:, 1] == 1).all() and (found.iterations[1:-1, 0] == 0).all()
     assert found.iterations[0, 0] >= 1 and found.iterations[-1, 0] >= 1
     torch.testing.assert_close(found.energies[1:-1, 0], found.energies[1:2, 0].expand(T, -1), rtol=1e-9, atol=0)
-    formula = roll_out(fields.problems(step, [0])[0], None, draw_noise("tune", 0, [0], 2, fields.shape), levers=levers)
+    formula = roll_out(fields.problems([0])[0], None, draw_noise("tune", 0, [0], 2, fields.shape), levers=levers)
     assert formula.evaluations.sum() == 2 * T and formula.iterations.sum() == 0
 
 

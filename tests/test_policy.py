@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from two_fields import make_task
 
-from benchmarks.policy_oracle import make_task
 from sciguide.actions import Levers
 from sciguide.errors import InputError
 from sciguide.guidance import Guidance

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from two_fields import make_task
 
-from benchmarks.policy_oracle import make_task
 from sciguide.guidance import Guidance
 from sciguide.policy import Fixed, Learned, Standard
 from sciguide.rollout import STAGES, draw_noise, noise_seed, roll_out, stages_apart
