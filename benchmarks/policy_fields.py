@@ -123,7 +123,7 @@ class Generator:
 
 class TwoFields:
     """`spread`: half the range of the logarithm of each field's errors, log-uniform; `slope`: of their change from one
-    octave to the next; `scales`, `when`: of the formula; `exponent`: of the spectrum of u."""
+    octave to the next; `scales`, `when`, `s2`: of the formula; `exponent`: of the spectrum of u."""
 
     channels, shape = NAMES, (2, N, N)
 
@@ -135,6 +135,7 @@ class TwoFields:
         when: str = "end",
         steps: int = 5,
         exponent: float = 3.0,
+        s2: float = 1e-12,
     ) -> None:
         self.spread, self.slope, self.relation = spread, slope, relation(exponent)
         self.waves = Octaves(torch.ones(2, N, N, dtype=torch.bool), ("periodic", "periodic"))
@@ -145,7 +146,7 @@ class TwoFields:
         both = torch.stack([torch.ones_like(symbol), symbol], -1)
         C = S[..., None, None] * both[..., None] * both[..., None, :] + torch.diag(torch.tensor(mse)).double()
         prior = joint(C)
-        self.equation = on_model(self.relation, 1e-12, 1e-6)
+        self.equation = on_model(self.relation, s2, 1e-6)
         self.error = NetworkError([SIGMA_MIN, 10.0], [mse, mse])
         self.model = stand_in(prior, self.equation, self.error)
         widest = ERROR * np.exp(spread + slope * (BANDS - 1) / 2)

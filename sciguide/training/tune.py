@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sciguide.bootstrap import Interval, bootstrap, paired_bootstrap
+from sciguide.guidance import EVEN
 from sciguide.learner import Task, Worth
 from sciguide.policy import Fixed, Learned, Linear, Policy, Scheduled, Standard
 from sciguide.reward import excess
@@ -61,12 +62,13 @@ def _search(
     policy: Callable[[NDArray], Policy],
     state: Path | None,
     report: Report,
+    preference: float = EVEN,
 ) -> Policy:
     each = budget.problems * budget.noises
 
     def score(candidate: NDArray, generation: int) -> float:
         numbers = range(generation * budget.problems, (generation + 1) * budget.problems)
-        return float(task.score(policy(candidate), numbers, "tune", worth, budget.noises).mean())
+        return float(task.score(policy(candidate), numbers, "tune", worth, budget.noises, preference).mean())
 
     best = search(make, score, budget.evaluations, state, lambda done, mean: report(done * each, mean))
     return policy(best)
@@ -80,6 +82,7 @@ def tune_scheduled(
     constant: bool = False,
     state: Path | None = None,
     report: Report = silent,
+    preference: float = EVEN,
 ) -> Policy:
     """The best table over the levels where a constraint acts; with `constant` one row for all of them."""
     rows, actions = acting_rows(task), len(task.actions)
@@ -90,7 +93,7 @@ def tune_scheduled(
         return Scheduled(task.sigmas, table)
 
     size = actions * (1 if constant else len(rows))
-    return _search(task, worth, budget, lambda n: method(size, n, task.seed), policy, state, report)
+    return _search(task, worth, budget, lambda n: method(size, n, task.seed), policy, state, report, preference)
 
 
 def tune_linear(

@@ -1,0 +1,93 @@
+"""Policies on trained networks, where problems vary as a config says: whether feedback pays there too.
+
+    python -m benchmarks.policy_trained [--run runs/sparse/poisson_32] [--config configs/policy_problems.yaml]
+                                        [--small] [--runs runs/policy] [--date 2026-01-31]
+
+writes benchmarks/results/policy_trained.csv (--small: policy_trained_small.csv). `sciguide tune` itself tunes every
+rival of a run with three seeds, on the run's validation samples, and judges them on problems of its own: the same for
+all seeds, so a problem's scores are averaged over the seeds before differences are bootstrapped. --run: a run's folder;
+that of the sparse table's Poisson pairs is trained where it is not there. What is done is kept in --runs, and rows of
+other runs in the table are kept.
+"""
+
+import argparse
+import csv
+import json
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from benchmarks.sparse import PLANS, fit
+from benchmarks.sparse_problems import SETS
+from benchmarks.tables import RESULTS, write_table
+from sciguide.bootstrap import bootstrap, paired_bootstrap
+from sciguide.cli import main as sciguide
+
+SEEDS = (0, 1, 2)
+DEFAULT = Path("runs/sparse/poisson_32")
+SMALL = ("--trajectories=64", "--judged=4", "--members=2", "--steps=3")
+
+
+def tuned(run: Path, config: Path, seed: int, runs: Path, extra: tuple[str, ...]) -> dict:
+    """The scores of one seed, from a folder of its own beside links to the run."""
+    folder = runs / f"{run.name}_{config.stem}" / str(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("model.pt", "config.yaml"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to((run / name).resolve())
+    scores = folder / "policies" / "scores.json"
+    if not scores.is_file() and sciguide(["tune", str(folder), "-c", str(config), f"--seed={seed}", *extra]):
+        raise SystemExit(f"{folder} could not be tuned")
+    return json.loads(scores.read_text())
+
+
+def rows(run: Path, config: Path, each: list[dict], trajectories: int) -> list[dict]:
+    """One row per rival and seed, and of all seeds together."""
+    out = []
+    for seed, found in [*zip(SEEDS, ([e] for e in each), strict=False), ("all", each)]:
+        scores = {name: np.mean([f[name]["scores"] for f in found], 0) for name in found[0] if name != "front"}
+        for name, values in scores.items():
+            row: dict = {"run": run.name, "problems of": config.stem, "seed": seed, "rival": name}
+            row |= {"trajectories": 0 if name == "fixed" else trajectories, "problems": len(values)}
+            row |= dict(zip(("score", "low", "high"), map(float, bootstrap(values, np.mean)), strict=True))
+            for rival in ("fixed", "scheduled", "linear"):
+                ends = map(float, paired_bootstrap(values, scores[rival]))
+                row |= dict(zip((f"gain on {rival}", f"{rival} low", f"{rival} high"), ends, strict=True))
+            row |= {"evaluations": float(np.mean([f[name]["evaluations"] for f in found]))}
+            out.append(row)
+    return out
+
+
+def earlier(path: Path, run: Path, config: Path) -> list[dict]:
+    """Rows of other runs and configs in the table that is there."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        found = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    return [r for r in found if (r["run"], r["problems of"]) != (run.name, config.stem)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="policies on trained networks")
+    parser.add_argument("--run", type=Path, default=DEFAULT, help="a run's folder")
+    parser.add_argument("--config", type=Path, default=Path("configs/policy_problems.yaml"), help="of `sciguide tune`")
+    parser.add_argument("--small", action="store_true", help="one seed, 64 trajectories")
+    parser.add_argument("--runs", type=Path, default=Path("runs/policy"), help="where what is done is kept")
+    parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
+    given = parser.parse_args(argv)
+    if given.run == DEFAULT and not (DEFAULT / "model.pt").is_file():
+        fit(SETS["poisson"], 32, PLANS[32], DEFAULT.parent)
+    seeds, extra = (SEEDS[:1], SMALL) if given.small else (SEEDS, ())
+    runs = given.runs / "small" if given.small else given.runs
+    each = [tuned(given.run, given.config, seed, runs, extra) for seed in seeds]
+    trajectories = 64 if given.small else yaml.safe_load(given.config.read_text()).get("trajectories", 2000)
+    path = RESULTS / f"policy_trained{'_small' if given.small else ''}.csv"
+    table = [*earlier(path, given.run, given.config), *rows(given.run, given.config, each, trajectories)]
+    write_table(path, table, f"policies on trained networks; {given.date}; 1 thread")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
