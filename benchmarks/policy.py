@@ -88,7 +88,7 @@ CASES = [
         "told",
         WORK,
         physics=False,
-        price=0.3,
+        price=0.15,
         knows=False,
     ),
 ]

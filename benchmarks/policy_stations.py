@@ -29,7 +29,7 @@ from sciguide.policy import Policy
 from sciguide.rollout import Chain, Members, Problems
 from sciguide.sampler import karras_sigmas
 
-GROUPS, NEIGHBOURS = 16, 4  # of problems that share their points, and how many in a row
+GROUPS, NEIGHBOURS = 16, 8  # of problems that share their points, and how many in a row
 
 
 def group_of(number: int) -> tuple[bool, int]:
@@ -133,7 +133,7 @@ class Approximate:
         error: float = 0.1,
         factor: float = 5.0,
         scales: str = "ml",
-        steps: int = 10,
+        steps: int = 5,
     ) -> None:
         self.size, self.m, self.told, self.factor, self.scales = size, points, error, factor, scales
         self.relation = relation()
