@@ -133,6 +133,11 @@ class Reference:
     def _sizes(self) -> list[list[tuple[Read, Function]]]:
         return [[(r, self._compile_size(t)) for r, t in found] for found in self.program.derivatives]
 
+    def partials(self, u: Tensor) -> list[list[Tensor]]:
+        """Per residual dr/du_o at every cell, (B, Z, Y, X), for its reads in the order of `program.derivatives`."""
+        reads, shape = self._read(self._enter(u)), (len(u), *self.site.shape)
+        return [[d(reads).expand(shape) for _, d in found] for found in self._derivatives]
+
     def weights(self) -> list[dict[Read, float]]:
         """Per residual dr/du_o where it is one number all over the grid. Raises ValueError where it is not."""
         out = []
