@@ -84,7 +84,7 @@ class Guidance:
         return (*(f"{c.name}: {f}" for c in constraints for f in c.feature_names), "preference", "log sigma")
 
     def __call__(self, index: int, x0: Tensor, sigma: float) -> tuple[Tensor, Decision]:
-        seen = [c.features(x0, sigma) for c in self.constraints]
+        seen = [self._seen(c, x0, sigma) for c in self.constraints]
         level = torch.full_like(x0[:, :1, 0, 0], sigma).log()
         preference = self.preference.to(level).expand(len(x0))[:, None]
         observation = torch.cat([*seen, preference, level], 1)
@@ -103,6 +103,12 @@ class Guidance:
                 good = torch.isfinite(corrected).flatten(1).all(1)[:, None, None, None]
                 guided = torch.where(good, corrected, guided)
         return guided, Decision(observation, action, choice.log_prob, choice.value)
+
+    def _seen(self, constraint: Constraint, x0: Tensor, sigma: float) -> Tensor:
+        """Zeros for a policy that does not look."""
+        if getattr(self.policy, "looks", True):
+            return constraint.features(x0, sigma)
+        return x0.new_zeros(len(x0), len(constraint.feature_names))
 
     def start(self, noise: Tensor, sigma: float, prior: Prior) -> Tensor:
         """The state at the first noise level: a draw of the prior, moved by the constraints that know how."""

@@ -84,7 +84,8 @@ class Jacobian:
 
     def _sizes(self, u: Tensor, gain: Tensor) -> Tensor:
         """sum_o |dr/dx_o|, like the rows."""
-        found = self.operator.kernels.reference.magnitude_along(u, gain.expand_as(u))
+        moves = [self.operator.fields[f] for f in self.moving]
+        found = self.operator.kernels.reference.magnitude_along(u, gain.expand_as(u), moves)
         return self.operator.relative(found).flatten(1, -3)[:, self.live]
 
     def forward(self, v: Tensor, at: At | None = None) -> Tensor:

@@ -109,7 +109,7 @@ class Task:
         """The scales of the returns, from unguided members of the problems `numbers`, and of the observations, from
         guided ones. `weights`: of the constraints (K,), equal where not given."""
         exceeded, energies, seen = [], [], []
-        formula = Fixed(len(self.actions))
+        formula = Fixed(len(self.actions), looks=True)
         for batch in self.problems(numbers):
             noise = draw_noise("scale", self.seed, batch.numbers, noises, self.shape)
             plain = roll_out(batch, None, noise)

@@ -4,8 +4,6 @@ Its entries are dr/du_o, which the PyTorch reference evaluates at every point, t
 point that is read, times the slopes of the channels over the scale of the residual. The pattern is found once.
 """
 
-from functools import cached_property
-
 import numpy as np
 import scipy.sparse as sparse
 import torch
@@ -24,16 +22,15 @@ class SparseJacobian:
         self.cells = int(np.prod(J.operator.grid.shape))
         self.shape = len(J.live) * self.cells, len(J.moving) * self.cells
         scale = np.asarray(J.operator.scale)
-        parts, self.which, count = [], [], 0
+        self.moves = [J.operator.fields[f] for f in J.moving]
+        u = torch.ones(1, len(J.operator.fields), *J.operator.grid.shape, dtype=torch.float64)
+        reads = [[read for read, _ in found] for found in self.reference.partials(u, self.moves)]
+        parts, count = [], 0
         for row, k in enumerate(J.live.tolist()):
-            for number, (read, _) in enumerate(self.reference.program.derivatives[k]):
-                f = J.operator.fields.index(read.name)
-                if f not in J.moving:
-                    continue
+            for read in reads[k]:
                 E = self.reading(read).tocoo()
-                column = J.moving.index(f) * self.cells + E.col
+                column = self.moves.index(read.name) * self.cells + E.col
                 parts.append((row * self.cells + E.row, column, count * self.cells + E.row, E.data / scale[k]))
-                self.which.append((k, number))
                 count += 1
         rows, columns, self.source, self.weight = (np.concatenate(p) for p in zip(*parts, strict=True))
         valid = J.valid.flatten().numpy()[rows]
@@ -41,11 +38,6 @@ class SparseJacobian:
         entries, self.place = np.unique(rows * self.shape[1] + columns, return_inverse=True)
         self.columns = entries % self.shape[1]
         self.starts = np.searchsorted(entries // self.shape[1], np.arange(self.shape[0] + 1))
-
-    @cached_property
-    def read_by(self) -> np.ndarray:
-        """Of every row whether it reads anything, bool."""
-        return np.diff(self.starts) > 0
 
     def reading(self, read: Read) -> sparse.csr_array:
         """What the cells read there of the points, (cells, points), the boundary rule included."""
@@ -60,8 +52,8 @@ class SparseJacobian:
     def at(self, at: At, member: int) -> sparse.csr_array:
         """J of one member."""
         u = at.fields[member : member + 1]
-        partials = self.reference.partials(u)
-        values = torch.stack([partials[k][number].flatten() for k, number in self.which]).flatten().numpy()
+        partials = self.reference.partials(u, self.moves)
+        values = torch.cat([d.flatten() for k in self.J.live for _, d in partials[k]]).numpy()
         gain = at.gain.expand(len(at.gain), *u.shape[1:])[min(member, len(at.gain) - 1), self.J.moving]
         data = np.bincount(self.place, self.weight * values[self.source], len(self.columns))
         data *= gain.flatten().numpy()[self.columns]
