@@ -11,6 +11,7 @@ from sciguide.constraints import EquationOnModel, EquationRecord
 from sciguide.covariance import fit_prior
 from sciguide.datasets.normaliser import Normaliser
 from sciguide.equation_step import EquationStep
+from sciguide.equations import get
 from sciguide.grid import Grid
 from sciguide.model import NetworkError
 from sciguide.simulate import darcy_smooth
@@ -111,6 +112,41 @@ def test_rows_and_fields_agree_where_both_converge():
     step, rows, x0 = problem.step(), problem.step(iterations=4000), problem.estimate()
     rows.field_step = None
     torch.testing.assert_close(step.correct(x0, SIGMA), rows.correct(x0, SIGMA), rtol=0, atol=1e-7)
+
+
+class Periodic(Walls):
+    """Conservative flow on a torus, as many rows as points: a constant is the only thing that J does not see."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(3)
+        grid = Grid.uniform((N, N), (1.0, 1.0), ("periodic", "periodic"))
+        operator = get("darcy")().on(grid)
+        self.normaliser = Normaliser(np.zeros(3), np.ones(3), np.array([True, False, False]), ("K", "p", "f"))
+        self.x = torch.from_numpy(rng.standard_normal((SAMPLES, 3, N, N)))
+        order = [("K", "p", "f").index(name) for name in operator.fields]
+        self.equation = EquationOnModel(EquationRecord(operator.to_dict(), order, [0.3], 1e-6), self.normaliser, grid)
+        self.model = SimpleNamespace(
+            prior=fit_prior("eof", self.x, torch.ones(3, N, N).bool()), normaliser=self.normaliser, grid=grid,
+            shape=(3, N, N), layout=SimpleNamespace(names=["K", "p", "f"]), sigma_min=SIGMA, sigma_max=30.0,
+            error=NetworkError([SIGMA, 30.0], [[1e-4] * 3, [0.5] * 3]),
+        )  # fmt: skip
+
+
+def test_as_many_rows_as_points():
+    problem = Periodic()
+    step, x0 = problem.step(), problem.x[:2]
+    assert problem.equation.operator.moves == ("p",) and step.J.determines
+    rows = step.correct(x0, SIGMA)
+    moved = (x0 - rows)[:, 1]
+    assert (rows[:, [0, 2]] == x0[:, [0, 2]]).all() and moved.mean((1, 2)).abs().max() < 1e-12
+    at, r = step.J.at(x0), step.J.rows(x0)
+    eye = torch.zeros(N * N, 3, N, N, dtype=torch.float64)
+    eye[:, 1] = torch.eye(N * N, dtype=torch.float64).reshape(-1, N, N)
+    V = step.metric(eye, SIGMA)[:, 1].flatten(1).T
+    for member in range(2):
+        J = torch.from_numpy(step.field_step.matrix.at(at, member).toarray())
+        expected = V @ J.T @ torch.linalg.solve(J @ V @ J.T + 0.3 * torch.eye(len(J)).double(), r[member].flatten())
+        assert (moved[member].flatten() - expected).abs().max() < 1e-8 * expected.abs().max()
 
 
 @pytest.mark.parametrize("told", [S2, (0.0, 0.0, 0.0)])
