@@ -20,12 +20,12 @@ from sciguide.sampler import sample
 from sciguide.simulate import darcy_smooth
 
 STEPS, BATCH, WAVES = 20, 32, 16
-BEST = {"scales": "ml", "iterations": 80}
+BEST = {"scales": "ml", "iterations": 4}
 VARIANTS = (
     BEST,
-    {"scales": "told", "iterations": 80},
-    *({"scales": "ml", "iterations": n} for n in (20, 40, 160)),
-    *({"scales": "told", "iterations": n, "hard": True} for n in (40, 160)),
+    *({"scales": "ml", "iterations": n} for n in (1, 20)),
+    {"scales": "told", "iterations": 20},
+    {"scales": "told", "iterations": 20, "hard": True},
 )
 PRIOR, PLAIN, GUIDED, SOLVED = "N(mu, C), no network", "plain", "guided", "re-solved"
 DATA = "solver data"
@@ -185,6 +185,7 @@ def looks(model: Model, plain: Chains, seed: int, members: int) -> float:
     """Seconds of a member that guidance spends in the chain before its end. Asserts that a guided chain ends where the
     step at the end of an unguided one does, which is how the table draws them."""
     steps = equation_steps(model, direction="kriging", **BEST)
+    steps[0].correct(plain.x[:1], model.sigma_min)  # what is computed once and kept
     found = chains(model, [seed], members, constraints=steps)
     at_end = corrected(model, plain.x[:members], BEST)
     torch.testing.assert_close(found.x, at_end.x, rtol=0, atol=1e-6)

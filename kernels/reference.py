@@ -16,8 +16,8 @@ precision is computed in float32) and can be differentiated by autograd. Coeffic
 rounded once.
 """
 
-from collections.abc import Callable
-from functools import cached_property, reduce
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ class Reference:
         self._curvatures = [[(r, s, self._compile(t)) for r, s, t in found] for found in self.program.curvatures]
         units = (site.offset, site.factor, site.log)
         self._units = [Constant(torch.from_numpy(np.asarray(v))[:, None, None, None]) for v in units]
+        self._ghosts = lru_cache(maxsize=None)(site.ghosts)
         self._plain = not (site.offset.any() or site.log.any() or (site.factor != 1).any())
 
     def residual(self, x: Tensor) -> Tensor:
@@ -111,12 +112,21 @@ class Reference:
         reads = self._read(self._physical(self._enter(x)))
         return self._leave(self._each(lambda k: [(d(reads).abs(), reads[r].abs()) for r, d in self._derivatives[k]], x))
 
-    def magnitude_along(self, x: Tensor, v: Tensor) -> Tensor:
+    def magnitude_along(self, x: Tensor, v: Tensor, fields: Sequence[str] | None = None) -> Tensor:
         """sum_o |dr/du_o| |du/dx v_o|, like the residual: the same for J v. A derivative that is a sum itself enters
-        with the sum of its absolute terms: where r multiplies differences, dr/du_o is one, and cancels too."""
+        with the sum of its absolute terms: where r multiplies differences, dr/du_o is one, and cancels too. `fields`:
+        where v is not zero."""
         inner, v = self._enter(x), self._enter(v)
-        reads, moved = self._read(self._physical(inner)), self._read(self._slope(inner) * self._masked(v), linear=True)
-        return self._leave(self._each(lambda k: [(size(reads), moved[r].abs()) for r, size in self._sizes[k]], inner))
+        fields = self.program.fields if fields is None else fields
+        reads = self._read(self._physical(inner))
+        moved = self._read(self._slope(inner) * self._masked(v), linear=True, fields=fields)
+        nothing = inner.new_zeros(()), inner.new_zeros(())
+
+        def terms(k: int) -> list[tuple[Tensor, Tensor]]:
+            found = [(size(reads), moved[r].abs()) for r, size in self._sizes[k] if r.name in fields]
+            return found or [nothing]
+
+        return self._leave(self._each(terms, inner))
 
     def magnitude_transposed(self, x: Tensor, w: Tensor) -> Tensor:
         """sum_k sum_o |shift(w_k dr_k/du_o, -o)| |du/dx|, like x: the same for J^T w, derivatives as there."""
@@ -132,6 +142,11 @@ class Reference:
     @cached_property
     def _sizes(self) -> list[list[tuple[Read, Function]]]:
         return [[(r, self._compile_size(t)) for r, t in found] for found in self.program.derivatives]
+
+    def partials(self, u: Tensor, fields: Sequence[str]) -> list[list[tuple[Read, Tensor]]]:
+        """Per residual its reads of `fields` and dr/du_o at every cell, (B, Z, Y, X)."""
+        reads, shape = self._read(self._enter(u)), (len(u), *self.site.shape)
+        return [[(r, d(reads).expand(shape)) for r, d in found if r.name in fields] for found in self._derivatives]
 
     def weights(self) -> list[dict[Read, float]]:
         """Per residual dr/du_o where it is one number all over the grid. Raises ValueError where it is not."""
@@ -218,17 +233,19 @@ class Reference:
 
     # reads and their transpose
 
-    def _read(self, u: Tensor, linear: bool = False) -> Reads:
-        """The value at every point that the stencil reads, each (B, Z, Y, X); with `linear` the rule's linear part."""
+    def _read(self, u: Tensor, linear: bool = False, fields: Sequence[str] | None = None) -> Reads:
+        """The value at every point that the stencil reads of `fields`, or of all, each (B, Z, Y, X); with `linear` the
+        rule's linear part."""
         extended: dict[tuple[str, int], Tensor] = {}
-        for read in self.program.reads:
+        wanted = [r for r in self.program.reads if fields is None or r.name in fields]
+        for read in wanted:
             if (read.name, read.degree) not in extended:
                 f = self.program.fields.index(read.name)
                 v = self._masked(u, 0 if linear or read.name not in self.program.positive else 1)[:, f]
                 for dim in range(3):
-                    v = extend(v, dim - 3, self.program.halo[dim], self.site.ghosts(dim, read.name, read.degree))
+                    v = extend(v, dim - 3, self.program.halo[dim], self._ghosts(dim, read.name, read.degree))
                 extended[read.name, read.degree] = v
-        return {r: extended[r.name, r.degree][(slice(None), *self._window(r))] for r in self.program.reads}
+        return {r: extended[r.name, r.degree][(slice(None), *self._window(r))] for r in wanted}
 
     def _window(self, read: Read) -> tuple[slice, ...]:
         offsets = zip(self.program.halo, (read.dk, read.dj, read.di), self.site.shape, strict=True)
@@ -246,7 +263,7 @@ class Reference:
                     if (read.name, read.degree) == (name, degree):
                         part = part + F.pad(term.expand(len(like), *self.site.shape), self._margins(read))
                 for dim in reversed(range(3)):
-                    found = self.site.ghosts(dim, name, degree)
+                    found = self._ghosts(dim, name, degree)
                     found = Ghosts(found.source, np.abs(found.weight)) if absolute else found
                     part = fold(part, dim - 3, self.program.halo[dim], found)
                 total = total + part

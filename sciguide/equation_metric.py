@@ -4,8 +4,12 @@ V_f = w_f(sigma) M_f where J is constant, M_f the Wiener error covariance of fie
 square error over its trace: data that obey a linear equation give J M = 0 for the joint M, and a step would move
 nothing. Where J varies V_f is the inverse of J^T J at the prior's mean, by rings of the wavenumber, of the size of the
 network's error, as if all rows erred alike: J V J^T is then nearly the identity between the factors that balance its
-rows, whatever the coefficients, and conjugate gradients get there. Where rows are as many as points that move, the
-shape of V hardly changes where the step ends.
+rows, whatever the coefficients, and conjugate gradients get there. Where rows are nearly as many as points that move,
+the shape of V hardly changes where the step ends.
+
+Where they are at least as many V_f is the prior's own variance of the field, by rings. What a network errs by at the
+last noise level, where it is given the truth but for that noise, says nothing of how far a finished member is from the
+solution for its own coefficients: that was decided along the whole chain, and is at most what the prior leaves open.
 """
 
 import torch
@@ -41,7 +45,7 @@ class Metric:
             if self.rings is None:
                 block = float(error[c].sum() / wiener[c].sum()) * prior.apply_block(v[:, c], sigma, c)
             else:
-                block = self.rings.scale(v[:, c], float(error[c].mean()) * self.shapes[f])
+                block = self.rings.scale(v[:, c], self._variances(f, sigma))
             out[:, c] = block if scale is None else scale[:, f, None, None, None] * block
         return out if self.rings is None else torch.where(prior.mask, out, 0)
 
@@ -54,15 +58,31 @@ class Metric:
             out[:, self.channels[f]] = waves.inverse(factor * waves.transform(own), own)
         return out
 
-    def _shape(self, f: int) -> Tensor:
-        """The inverse of J^T J at the mean in field f, 1 on average over its transform."""
+    def inverse(self, v: Tensor, sigma: float, scale: Tensor) -> Tensor:
+        """V^-1 v of the fields that move, (B, fields, Y, X), where the equation determines them."""
+        out = torch.empty_like(v)
+        for i, f in enumerate(self.J.moving):
+            out[:, i] = self.rings.scale(v[:, i], 1 / self._variances(f, sigma)) / scale[:, f, None, None]
+        return out
 
-        def move(v: Tensor) -> Tensor:
+    def _variances(self, f: int, sigma: float) -> Tensor:
+        if self.J.determines:
+            return self.shapes[f]
+        return float(self.model.error.at(sigma)[self.channels[f]].mean()) * self.shapes[f]
+
+    def _shape(self, f: int) -> Tensor:
+        """Where the equation determines field f, the variances of the prior; else the inverse of J^T J at the mean, 1
+        on average over its transform."""
+
+        def alone(v: Tensor) -> Tensor:
             u = v.new_zeros(len(v), *self.model.shape)
             u[:, self.channels[f]] = v[:, None]
-            return self.J.forward(u)
+            return u
 
-        response = self.rings.response(move, self.J.std)
+        if self.J.determines:
+            found = self.rings.response(lambda v: self.model.prior.sqrt_M(alone(v), self.model.sigma_max), self.J.std)
+            return found.clamp(min=UNSEEN * UNSEEN * float(found.max()))
+        response = self.rings.response(lambda v: self.J.forward(alone(v)), self.J.std)
         # a constant that J does not see stays where it is
         found = torch.where(response > UNSEEN * response.flatten()[1:].min(), 1 / response, 0)
         return found / found.mean()

@@ -6,7 +6,8 @@ over the fields that the equation lets move and the rows of all its residuals (`
 V of `sciguide/equation_metric.py`. The system is solved by conjugate gradients in float64, preconditioned by the
 diagonal of J V J^T in the sine or Hartley transform of each residual, which for constant coefficients is its symbol;
 where J varies, it is that of J at the prior's mean, between factors that make rows here as large as rows there. One
-iteration is the spectrally preconditioned gradient, of the best length.
+iteration is the spectrally preconditioned gradient, of the best length. An equation whose J varies and which determines
+what moves is solved in the space of that instead (`sciguide/field_step.py`).
 
 s^2 is the mean square of each residual on the training data; 0 makes the step a hard projection. `scales: ml`
 multiplies each V_f and all s^2, per member and step, by what makes the transformed residuals most likely.
@@ -27,6 +28,7 @@ from sciguide.antithetic import PAIRS, mean_residual
 from sciguide.constraints import EquationOnModel
 from sciguide.equation_factor import Factor
 from sciguide.equation_metric import Metric
+from sciguide.field_step import FieldStep
 from sciguide.jacobian import At, Jacobian
 from sciguide.likelihood import equation_scales
 from sciguide.model import Model
@@ -80,14 +82,16 @@ class EquationStep:
         self.linear = equation.operator.linear_in_moves and not bool(self.J.log[:, self.J.moving].any())
         self.when = when if self.linear else "always"
         K = len(equation.operator.components)
-        told = torch.as_tensor(equation.record.s2, dtype=torch.float64).expand(K) * (not hard)
+        told = torch.as_tensor(equation.record.s2, dtype=torch.float64).expand(K)
         levels = equation.operator.grid.shape[0] if len(equation.operator.grid.shape) == 3 else 1
-        self.s2 = told.repeat_interleave(levels)[self.J.live]
+        told = told.repeat_interleave(levels)[self.J.live]
+        self.s2 = told * (not hard)
         self.waves = Octaves(self.J.valid, model.grid.boundary)
         self.spectrum = lru_cache(maxsize=64)(self._spectrum)
         self.draws = lru_cache(maxsize=64)(self._draws)
         small = self.J.constant and int(self.J.valid.sum()) <= MOST_FACTORED
         self.factor = Factor(self.J, self.metric) if small else None
+        self.field_step = FieldStep(self.J, self.metric, self.waves, told) if self.J.determines else None
         self.octaves = BANDS if self.J.constant else 1
         self.taken = torch.zeros(0)
         self.solved: Solved | None = None  # the last solve, for those who ask how it went
@@ -254,6 +258,9 @@ class EquationStep:
     ) -> Solved:
         """(sum_f field_f J V_f J^T + s^2 + spread)^-1 r for rows r (B, L, Y, X), `field` (B, F), or by octaves
         (B, F, 4), `s2` (B, L, 4); its image is the step, sum_f field_f V_f J^T of it."""
+        most = self.iterations if iterations is None else iterations
+        if self.field_step is not None:
+            return self.field_step.solve(r, sigma, field, s2, at, most, self.tolerance)
         noise, spectra = s2[..., self.waves.band], self.spectrum(sigma).fields
         if field.ndim == 2:
             diagonal = torch.einsum("bf,flyx->blyx", field, spectra) + noise
@@ -272,7 +279,6 @@ class EquationStep:
                 return self.factor.solve(w, sigma, field, self._least(self.spectrum(sigma)))
             return at.balanced(self.waves.inverse(self.waves.transform(at.balanced(w)) / diagonal, w))
 
-        most = self.iterations if iterations is None else iterations
         return conjugate_gradients(system, precondition, r, most, self.tolerance)
 
 

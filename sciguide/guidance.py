@@ -105,7 +105,7 @@ class Guidance:
         return (*seen, "share of the evaluations left", "preference", "log sigma")
 
     def __call__(self, index: int, x0: Tensor, sigma: float) -> tuple[Tensor, Decision]:
-        seen = [c.features(x0, sigma) for c in self.constraints]
+        seen = [self._seen(c, x0, sigma) for c in self.constraints]
         level = torch.full_like(x0[:, :1, 0, 0], sigma).log()
         left = torch.full_like(level, 1 - index / self.last)
         preference = self.preference.to(level).expand(len(x0))[:, None]
@@ -123,6 +123,12 @@ class Guidance:
                 iterations = iterations + (constraint.taken if constraint.iterative else 0)
         stop = self.actions.stops(action)
         return guided, Decision(observation, action, choice.log_prob, choice.value, iterations, stop)
+
+    def _seen(self, constraint: Constraint, x0: Tensor, sigma: float) -> Tensor:
+        """Zeros for a policy that does not look."""
+        if getattr(self.policy, "looks", True):
+            return constraint.features(x0, sigma)
+        return x0.new_zeros(len(x0), len(constraint.feature_names))
 
     def start(self, noise: Tensor, sigma: float, prior: Prior) -> Tensor:
         """The state at the first noise level: a draw of the prior, moved by the constraints that know how."""

@@ -12,6 +12,8 @@ from torch import Tensor
 from sciguide.constraints import EquationOnModel
 from sciguide.model import Model
 
+MOST_POINTS = 2**18  # of a field whose matrix is factorised
+
 
 class At(NamedTuple):
     """Where J is taken: the equation's fields u (B, F, [Z,] Y, X), their slopes `gain` = du/dx, zero where a field may
@@ -29,7 +31,9 @@ class At(NamedTuple):
 
 class Jacobian:
     """`valid` (L, Y, X): the cells of the rows; `live`: which of all residuals and levels they are; `moving`: numbers
-    of the fields that move; `constant`: whether J is; `mean`: J at the prior's mean."""
+    of the fields that move; `constant`: whether J is; `mean`: J at the prior's mean; `determines`: whether it varies, r
+    is linear in what moves, on two axes without gaps and of at most MOST_POINTS, and its rows are at least as many as
+    the points that move."""
 
     def __init__(self, model: Model, equation: EquationOnModel) -> None:
         self.equation, self.operator, self.shape = equation, equation.operator, model.shape
@@ -44,13 +48,23 @@ class Jacobian:
         logs = torch.as_tensor(model.normaliser.log, dtype=torch.float64)[None, :, None, None]
         self.log = self.channels.gather(logs) > 0
         self.constant = operator.linear and not self.log.any()
-        self.mean = At(self.std)
+        self.mean, self.determines = At(self.std), False
         if not self.constant:
             still = [f for f in range(len(operator.fields)) if f not in self.moving]
             self.std[:, still] = 0
             u = equation.physical(model.prior.mean[None].double())
             self.mean_sizes = self._sizes(u, self._gain(u))
             self.mean = self.linearised(u)
+            self.determines = self._determines()
+
+    def _determines(self) -> bool:
+        operator, grid = self.operator, self.operator.grid
+        rows = int((torch.where(self.valid, self.mean_sizes, 0) > 0).sum())
+        linear = operator.linear_in_moves and not bool(self.log[:, self.moving].any())
+        single = all(len(self.channels.of[f]) == 1 for f in self.moving)
+        plain = len(grid.shape) == 2 and (grid.mask is None or bool(grid.mask.all())) and single
+        points = len(self.moving) * operator.valid.numel()
+        return linear and plain and points <= min(rows, MOST_POINTS)
 
     def rows(self, x: Tensor) -> Tensor:
         """r(x) over its scale."""
@@ -70,7 +84,8 @@ class Jacobian:
 
     def _sizes(self, u: Tensor, gain: Tensor) -> Tensor:
         """sum_o |dr/dx_o|, like the rows."""
-        found = self.operator.kernels.reference.magnitude_along(u, gain.expand_as(u))
+        moves = [self.operator.fields[f] for f in self.moving]
+        found = self.operator.kernels.reference.magnitude_along(u, gain.expand_as(u), moves)
         return self.operator.relative(found).flatten(1, -3)[:, self.live]
 
     def forward(self, v: Tensor, at: At | None = None) -> Tensor:

@@ -127,7 +127,7 @@ class Task:
         guided ones. `weights`: of the constraints (K,), equal where not given; `costs`: `price` and `iteration` of
         `Worth`."""
         exceeded, energies, seen = [], [], []
-        formula = Fixed(len(self.actions))
+        formula = Fixed(len(self.actions), looks=True)
         for batch in self.problems(numbers):
             noise = draw_noise("scale", self.seed, batch.numbers, noises, self.shape)
             plain = roll_out(batch, None, noise)

@@ -55,10 +55,10 @@ def certain(action: Tensor) -> Choice:
 
 
 class Fixed:
-    """The formula: every action is 0."""
+    """The formula: every action is 0. What it would see is not even worked out, unless it `looks`."""
 
-    def __init__(self, actions: int) -> None:
-        self.actions = actions
+    def __init__(self, actions: int, looks: bool = False) -> None:
+        self.actions, self.looks = actions, looks
 
     def __call__(self, observation: Tensor, action: Tensor | None = None) -> Choice:
         return certain(observation.new_zeros(len(observation), self.actions))
