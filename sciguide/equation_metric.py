@@ -8,6 +8,8 @@ rows, whatever the coefficients, and conjugate gradients get there. Where rows a
 shape of V hardly changes where the step ends.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -24,21 +26,28 @@ class Metric:
     def __init__(self, model: Model, J: Jacobian) -> None:
         self.model, self.J, self.channels = model, J, J.channels.of
         self.rings = None if J.constant else Rings(model.grid.shape, model.grid.boundary)
+        self.size = lru_cache(maxsize=256)(self._size)
         self.shapes = {} if J.constant else {f: self._shape(f) for f in J.moving}
 
     def __call__(self, v: Tensor, sigma: float, scale: Tensor | None = None) -> Tensor:
         """V v, (B, C, Y, X); `scale` (B, F) multiplies V_f of each of the equation's fields."""
-        error, prior = self.model.error.at(sigma), self.model.prior
-        wiener = prior.error_std(sigma).flatten() ** 2
+        prior = self.model.prior
         out = torch.zeros_like(v)
         for f in self.J.moving:
             c = self.channels[f]
             if self.rings is None:
-                block = float(error[c].sum() / wiener[c].sum()) * prior.apply_block(v[:, c], sigma, c)
+                block = self.size(f, sigma) * prior.apply_block(v[:, c], sigma, c)
             else:
-                block = self.rings.scale(v[:, c], float(error[c].mean()) * self.shapes[f])
+                block = self.rings.scale(v[:, c], self.size(f, sigma) * self.shapes[f])
             out[:, c] = block if scale is None else scale[:, f, None, None, None] * block
         return out if self.rings is None else torch.where(prior.mask, out, 0)
+
+    def _size(self, f: int, sigma: float) -> float:
+        """The network's mean square error in field f, over the Wiener filter's where J is constant."""
+        error = self.model.error.at(sigma)[self.channels[f]]
+        if self.rings is not None:
+            return float(error.mean())
+        return float(error.sum() / self.model.prior.error_std(sigma).flatten()[self.channels[f]].square().sum())
 
     def _shape(self, f: int) -> Tensor:
         """The inverse of J^T J at the mean in field f, 1 on average over its transform."""
