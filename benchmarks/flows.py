@@ -42,8 +42,8 @@ from sciguide.model import Model
 
 FULL_MADE, SMALL_MADE = {"kolmogorov": 64, "shallow_water": 32}, {"kolmogorov": 32, "shallow_water": 16}
 FULL_SAMPLES, SMALL_SAMPLES = {"kolmogorov": 1200, "shallow_water": 1000}, {"kolmogorov": 88, "shallow_water": 56}
-FULL_TUNED, SMALL_TUNED = {"kolmogorov": 1536, "shallow_water": 512}, {"kolmogorov": 64, "shallow_water": 64}
-FULL_SIZE = Size(FLOWS, FULL_MADE, 32, FULL_SAMPLES, FULL_TUNED, 32, 96, (10, 20), 100, ())
+FULL_TUNED, SMALL_TUNED = {"kolmogorov": 512, "shallow_water": 256}, {"kolmogorov": 64, "shallow_water": 64}
+FULL_SIZE = Size(FLOWS, FULL_MADE, 32, FULL_SAMPLES, FULL_TUNED, 32, 64, (10, 20), 100, ())
 QUICK = "--trainer.max_epochs 2 --data.steps_per_epoch 20 --model.width 8 --model.multipliers [1,2]".split()
 SMALL_SIZE = Size(SMALL, SMALL_MADE, 16, SMALL_SAMPLES, SMALL_TUNED, 4, 8, (5,), 10, tuple(QUICK))
 
