@@ -2,23 +2,25 @@
 
     python -m benchmarks.flows [--only kolmogorov|shallow_water] [--data FILE] [--runs runs/flows] [--small] [--date D]
 
-writes benchmarks/results/flows.csv (--small: flows_small.csv), one number a row, with its 95 % interval; `data` beside
-it is the same of held-out flows, or what two disjoint halves of them have of each other. A model is trained by the
-command line on each set, unless it is there. The three tuned policies get one budget of trajectories, at the least
-number of evaluations, and all methods the same noise: their differences, `learned minus ...`, are bootstrapped member
-by member. What is measured stands in `flows_scores.py`, rows without learning in `flows_rivals.py`.
+writes benchmarks/results/flows.csv (--small: flows_small.csv), where --only leaves the rows of the other set as they
+are: one number a row, with its 95 % interval; `data` beside it is the same of held-out flows, or what two disjoint
+halves of them have of each other. A model is trained by the command line on each set, unless it is there. The three
+tuned policies get one budget of trajectories, at the least number of evaluations, and all methods the same noise: their
+differences, `learned minus ...`, are bootstrapped member by member. What is measured stands in `flows_scores.py`, rows
+without learning in `flows_rivals.py`.
 
 Kolmogorov flows are trained, tuned and first compared at Reynolds numbers of 100 to 500. Cases:
 
-- `unconditional`: as many members as held-out flows inside that range; `Re a to b`: those of them whose own viscosity
+- `unconditional`: members against the held-out flows inside that range; `Re a to b`: those of them whose own viscosity
   says so, beside the held-out flows alike;
-- `nu given, inside` and `outside`: one member for each held-out flow, with that flow's viscosity observed at a few
-  points, at the least number of evaluations; outside, up to Re = 1000, network and policies have seen nothing alike.
+- `nu given, inside` and `outside`: one member for each held-out flow, as many of them as there are members, with that
+  flow's viscosity observed at a few points; outside, up to Re = 1000, network and policies have seen nothing alike.
 
 --data: a file of `sciguide data make`, for the set that --only names; made if left out.
 """
 
 import argparse
+import csv
 import re
 import time
 from collections.abc import Iterator
@@ -40,10 +42,10 @@ from sciguide.model import Model
 
 FULL_MADE, SMALL_MADE = {"kolmogorov": 64, "shallow_water": 32}, {"kolmogorov": 32, "shallow_water": 16}
 FULL_SAMPLES, SMALL_SAMPLES = {"kolmogorov": 1200, "shallow_water": 1000}, {"kolmogorov": 88, "shallow_water": 56}
-FULL_TUNED, SMALL_TUNED = {"kolmogorov": 1024, "shallow_water": 512}, {"kolmogorov": 64, "shallow_water": 64}
-FULL_SIZE = Size(FLOWS, FULL_MADE, 32, FULL_SAMPLES, FULL_TUNED, 32, (10, 20), 100, ())
+FULL_TUNED, SMALL_TUNED = {"kolmogorov": 512, "shallow_water": 256}, {"kolmogorov": 64, "shallow_water": 64}
+FULL_SIZE = Size(FLOWS, FULL_MADE, 32, FULL_SAMPLES, FULL_TUNED, 32, 64, (10, 20), 100, ())
 QUICK = "--trainer.max_epochs 2 --data.steps_per_epoch 20 --model.width 8 --model.multipliers [1,2]".split()
-SMALL_SIZE = Size(SMALL, SMALL_MADE, 16, SMALL_SAMPLES, SMALL_TUNED, 4, (5,), 10, tuple(QUICK))
+SMALL_SIZE = Size(SMALL, SMALL_MADE, 16, SMALL_SAMPLES, SMALL_TUNED, 4, 8, (5,), 10, tuple(QUICK))
 
 
 def fit(flow: Flow, size: Size, run: Path, data: Path, cuts: Cuts) -> Path:
@@ -96,7 +98,9 @@ def unconditional(setting: Setting) -> list[dict[str, Any]]:
     tuned = tuned_for(setting, 0)
     sheet.rewards(setting.size.steps[0], tuned)
     for steps in setting.size.steps:
-        for method, fields, seconds in drawn(setting, "unconditional", steps, tuned, None, len(held)):
+        for method, fields, seconds in drawn(
+            setting, "unconditional", steps, tuned, None, min(setting.size.members, len(held))
+        ):
             features = sheet.score(method, steps, fields, seconds)
             if flow.viscous:
                 binned += by_reynolds(setting, method, steps, features, sheet.data)
@@ -109,16 +113,16 @@ def unconditional(setting: Setting) -> list[dict[str, Any]]:
 
 def conditional(setting: Setting, case: str, cut: tuple[int, int]) -> list[dict[str, Any]]:
     """A member for each held-out flow, its viscosity observed."""
-    held = setting.fields(cut)
+    held = setting.fields(cut)[: setting.size.members]
     given = held[:, setting.flow.variables.index("nu")].mean((1, 2), dtype=np.float64)
     sheet = Sheet(setting, case, setting.yardstick.features(held))
     tuned = tuned_for(setting, flows_members.POINTS)
-    steps = setting.size.steps[0]
     if case.endswith("inside"):
-        sheet.rewards(steps, tuned)
-    for method, fields, seconds in drawn(setting, case, steps, tuned, given, len(held)):
-        sheet.score(method, steps, fields, seconds)
-    sheet.pair(steps)
+        sheet.rewards(setting.size.steps[0], tuned)
+    for steps in setting.size.steps:
+        for method, fields, seconds in drawn(setting, case, steps, tuned, given, len(held)):
+            sheet.score(method, steps, fields, seconds)
+        sheet.pair(steps)
     return sheet.rows
 
 
@@ -132,6 +136,15 @@ def table_of(setting: Setting) -> list[dict[str, Any]]:
         rows += conditional(setting, "nu given, inside", cuts.test)
         rows += conditional(setting, "nu given, outside", cuts.outside)
     return rows
+
+
+def others(path: Path, name: str | None) -> list[dict[str, Any]]:
+    """The rows that the table holds of sets other than `name`; none without one."""
+    if name is None or not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        rows = csv.DictReader(line for line in file if not line.startswith("#"))
+        return [row for row in rows if row["set"] != name]
 
 
 def main() -> None:
@@ -152,7 +165,8 @@ def main() -> None:
     budgets = ", ".join(f"{size.trajectories[name]} ({name})" for name in FLOWS)
     budget = f"trajectories for each policy: {budgets}; {size.points} x {size.points} points"
     about = f"flows in two snapshots; {given.date}; {budget}, one thread"
-    write_table(RESULTS / f"flows{'_small' if given.small else ''}.csv", rows, about)
+    path = RESULTS / f"flows{'_small' if given.small else ''}.csv"
+    write_table(path, others(path, given.only) + rows, about)
 
 
 if __name__ == "__main__":

@@ -35,10 +35,10 @@ from sciguide.training.variety import Variety
 
 POINTS, ERROR = 4, 0.02  # where viscosity is seen, and with which error, in standard deviations of nu
 POLICIES = ("none", "fixed", "scheduled", "linear", "learned")
-DIRECTION: Direction = "gradient"
+DIRECTION: Direction = "kriging"  # Gauss-Newton's, where the equation is not linear
 FORMULAS: dict[str, tuple[Direction, bool]] = {  # direction, and whether on the finished field alone
-    "formula, Gauss-Newton": ("kriging", False),
-    "formula, Gauss-Newton at the end": ("kriging", True),
+    "formula at the end": ("kriging", True),
+    "formula, gradient": ("gradient", False),
     "formula, gradient at the end": ("gradient", True),
 }
 BATCH, SEED = 8, 11  # of the members that are compared

@@ -21,7 +21,8 @@ NOTHING = float("nan")
 
 class Size(NamedTuple):
     """How large a run is: sets are `made` on so many points a side, of which every second one is taken where `points`
-    are half as many. `fit`: words for the command line."""
+    are half as many; `members` are drawn in each case, or fewer where there are fewer held-out flows. `fit`: words for
+    the command line."""
 
     flows: dict[str, Flow]
     made: dict[str, int]
@@ -29,6 +30,7 @@ class Size(NamedTuple):
     samples: dict[str, int]
     trajectories: dict[str, int]
     judged: int
+    members: int
     steps: tuple[int, ...]
     resamples: int
     fit: tuple[str, ...]

@@ -12,6 +12,8 @@ last noise level, where it is given the truth but for that noise, says nothing o
 solution for its own coefficients: that was decided along the whole chain, and is at most what the prior leaves open.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,7 @@ class Metric:
     def __init__(self, model: Model, J: Jacobian) -> None:
         self.model, self.J, self.channels = model, J, J.channels.of
         self.rings = None if J.constant else Rings(model.grid.shape, model.grid.boundary)
+        self.size = lru_cache(maxsize=256)(self._size)
         self.shapes = {} if J.constant else {f: self._shape(f) for f in J.moving}
         self.waves = {f: Octaves(model.prior.mask[self.channels[f]], model.grid.boundary) for f in J.moving}
 
@@ -37,17 +40,23 @@ class Metric:
         E V_f E, E^2 the scale of each octave."""
         if scale is not None and scale.ndim == 3:
             return self._filtered(self(self._filtered(v, scale), sigma), scale)
-        error, prior = self.model.error.at(sigma), self.model.prior
-        wiener = prior.error_std(sigma).flatten() ** 2
+        prior = self.model.prior
         out = torch.zeros_like(v)
         for f in self.J.moving:
             c = self.channels[f]
             if self.rings is None:
-                block = float(error[c].sum() / wiener[c].sum()) * prior.apply_block(v[:, c], sigma, c)
+                block = self.size(f, sigma) * prior.apply_block(v[:, c], sigma, c)
             else:
                 block = self.rings.scale(v[:, c], self._variances(f, sigma))
             out[:, c] = block if scale is None else scale[:, f, None, None, None] * block
         return out if self.rings is None else torch.where(prior.mask, out, 0)
+
+    def _size(self, f: int, sigma: float) -> float:
+        """The network's mean square error in field f, over the Wiener filter's where J is constant."""
+        error = self.model.error.at(sigma)[self.channels[f]]
+        if self.rings is not None:
+            return float(error.mean())
+        return float(error.sum() / self.model.prior.error_std(sigma).flatten()[self.channels[f]].square().sum())
 
     def _filtered(self, v: Tensor, scale: Tensor) -> Tensor:
         """The fields with each octave multiplied by the root of its scale (B, F, 4)."""
@@ -68,7 +77,7 @@ class Metric:
     def _variances(self, f: int, sigma: float) -> Tensor:
         if self.J.determines:
             return self.shapes[f]
-        return float(self.model.error.at(sigma)[self.channels[f]].mean()) * self.shapes[f]
+        return self.size(f, sigma) * self.shapes[f]
 
     def _shape(self, f: int) -> Tensor:
         """Where the equation determines field f, the variances of the prior; else the inverse of J^T J at the mean, 1

@@ -39,6 +39,7 @@ PROBES = 16
 MOST_ITERATIONS = 1000  # whatever a policy asks for
 MOST_FACTORED = 3000  # rows of a system that is factorised
 LEAST_STRENGTH = 0.2  # below, a nonlinear equation leaves the estimate alone
+EXACT, INEXACT = 1e-6, 0.1  # share of the residual that solves may leave
 MOST_NEWTON, NEWTON_GAIN = 4, 0.9  # steps on the finished field, while each leaves less than this of R
 MOST_SCALES = 3  # fields whose scales are sought one by one
 LEAST_S2 = 1e-8  # of the mean predicted variance: an exact s^2 of 0 leaves rounding to be divided by
@@ -57,7 +58,9 @@ class EquationStep:
 
     `when`: "end" acts on the finished field alone, "always" at every step too, as observations beside it need, and as
     nonlinear equations do by themselves; `iterations`: at most, of conjugate gradients, at least one, the
-    preconditioned gradient; `hard`: s^2 = 0. `taken` (B,): iterations of the last correction of each member.
+    preconditioned gradient; `tolerance`: the share of the residual that they may leave, 1e-6 where not told, .1 in a
+    system that is linearised anew at the next step anyway; `hard`: s^2 = 0. `taken` (B,): iterations of the last
+    correction of each member.
     """
 
     bands, iterative = BANDS, True
@@ -69,11 +72,11 @@ class EquationStep:
         scales: Literal["told", "ml"] = "ml",
         when: Literal["end", "always"] = "end",
         iterations: int = 200,
-        tolerance: float = 1e-6,
+        tolerance: float | None = None,
         hard: bool = False,
     ) -> None:
         self.model, self.equation, self.prior = model, equation, model.prior
-        self.scales, self.iterations, self.tolerance = scales, iterations, tolerance
+        self.scales, self.iterations = scales, iterations
         self.name, self.channels = equation.name, equation.channels.of
         kinds = ("log innovation ratio", "log residual over white noise's")
         self.feature_names = tuple(f"{kind}, band {b}" for kind in kinds for b in range(BANDS))
@@ -81,6 +84,8 @@ class EquationStep:
         self.metric = Metric(model, self.J)
         self.linear = equation.operator.linear_in_moves and not bool(self.J.log[:, self.J.moving].any())
         self.when = when if self.linear else "always"
+        least = EXACT if self.linear or hard else INEXACT
+        self.tolerance = least if tolerance is None else tolerance
         K = len(equation.operator.components)
         told = torch.as_tensor(equation.record.s2, dtype=torch.float64).expand(K)
         levels = equation.operator.grid.shape[0] if len(equation.operator.grid.shape) == 3 else 1
@@ -97,8 +102,9 @@ class EquationStep:
         self.solved: Solved | None = None  # the last solve, for those who ask how it went
 
     def acts(self, index: int, last: int) -> bool:
-        """On the finished field, and at every noise level where `when` says so."""
-        return index == last or self.when == "always"
+        """On the finished field, and at every noise level where `when` says so; a nonlinear equation not at the last
+        one, which is the finished field's and whose step the multistep rule would stretch."""
+        return index == last or (self.when == "always" and (self.linear or index < last - 1))
 
     def _spectrum(self, sigma: float) -> Spectrum:
         """By probes of one residual at a time: what others leave in it would be noise."""

@@ -49,6 +49,7 @@ class Jacobian:
         self.log = self.channels.gather(logs) > 0
         self.constant = operator.linear and not self.log.any()
         self.mean, self.determines = At(self.std), False
+        self._last: tuple[Tensor | None, At] = None, self.mean
         if not self.constant:
             still = [f for f in range(len(operator.fields)) if f not in self.moving]
             self.std[:, still] = 0
@@ -72,7 +73,12 @@ class Jacobian:
 
     def at(self, x: Tensor) -> At:
         """Where J is taken for the members x (B, C, Y, X)."""
-        return self.mean if self.constant else self.linearised(self.equation.physical(x))
+        if self.constant:
+            return self.mean
+        last = self._last  # what a policy sees and what is then corrected are the same fields
+        if last[0] is not x:
+            last = self._last = x, self.linearised(self.equation.physical(x))
+        return last[1]
 
     def linearised(self, u: Tensor) -> At:
         """The same for the equation's fields u."""

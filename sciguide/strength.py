@@ -7,6 +7,8 @@ the step,
 
 says how much of it lowers the error: 1 where linearisation and posterior are right, less where they are not, 0 where
 the step does not point at the truth. Both are taken in the norm of the network's own mean square error per channel.
+What the regression explains says whether the step is worth its price: at high noise an equation that compares two close
+times says next to nothing of the estimate's error, and where it is less than a hundredth the strength is 0.
 """
 
 from dataclasses import replace
@@ -17,20 +19,22 @@ from torch import Tensor
 from sciguide.equation_step import EquationStep
 from sciguide.model import Model
 
-LEVELS, ITERATIONS = 8, 20
+LEVELS = 8
+LEAST_EXPLAINED = 0.01  # of the error's mean square
 
 
 def calibrate(model: Model, x: Tensor) -> None:
     """Measure the strengths of the model's nonlinear equations on normalised held-out fields x (B, C, Y, X), float64,
     and keep them in its records."""
     for i, equation in enumerate(model.constraints()):
-        step = EquationStep(model, equation, iterations=ITERATIONS)
+        step = EquationStep(model, equation)
         if not step.linear:
             model.equations[i] = replace(model.equations[i], strength=calibrated(model, step, x))
 
 
 def calibrated(model: Model, step: EquationStep, x: Tensor) -> list[list[float]]:
-    """Pairs (sigma, s*), clipped to [0, 1], from normalised held-out fields x (B, C, Y, X), float64."""
+    """Pairs (sigma, s*), clipped to [0, 1] and 0 where hardly any error is explained, from normalised held-out fields x
+    (B, C, Y, X), float64."""
     generator = torch.Generator().manual_seed(3)
     out = []
     for sigma in model.sigmas(LEVELS)[::-1]:
@@ -39,6 +43,9 @@ def calibrated(model: Model, step: EquationStep, x: Tensor) -> list[list[float]]
         x0 = model.denoise(noisy, x.new_full((len(x),), sigma)).to(x)
         d = -step.expected(x0, sigma)
         weight = 1 / torch.as_tensor(model.error.at(sigma)).to(x)[:, None, None]
-        share = float((weight * (x - x0) * d).sum() / (weight * d.square()).sum().clamp(min=1e-300))
-        out.append([sigma, min(max(share, 0.0), 1.0)])
+        pointing, size = (float((weight * v * d).sum()) for v in (x - x0, d))
+        error = float((weight * (x - x0).square()).sum())
+        share = min(max(pointing / max(size, 1e-300), 0.0), 1.0)
+        explained = share * (2 * pointing - share * size)
+        out.append([sigma, share if explained >= LEAST_EXPLAINED * error else 0.0])
     return out

@@ -115,7 +115,7 @@ def test_newton_s_steps_end_on_the_equation():
 def test_before_the_end_the_expected_residual_counts_and_the_strength_multiplies():
     problem = Flow(("p", "K"))
     step, x0 = problem.step(), problem.estimate(0.3)
-    assert step.acts(0, 5) and not problem.step().linear
+    assert [step.acts(i, 5) for i in range(6)] == [True] * 4 + [False, True] and not step.linear
     found = mean_residual(step.J.rows, x0, step.draws(0.5))
     full = step.step(x0, 0.5, found.mean, spread=found.spread)
     assert torch.allclose(step.correct(x0, 0.5), x0 - full)
@@ -132,9 +132,22 @@ def test_strength_is_what_regression_on_held_out_samples_gives():
     strength = problem.model.equations[0].strength
     assert len(strength) == 8 and all(0 <= s <= 1 for _, s in strength)
     assert strength[0][1] > strength[-1][1], "the step points at the truth where there is little noise"
+    noisy = problem.model.sigmas(8)[0]
+    assert strength[-1] == [noisy, 0.0], "at the most noise it explains less than a hundredth"
     linear = Flow()
     calibrate(linear.model, linear.x[:8])
     assert linear.model.equations[0].strength == []
+
+
+def test_linearised_systems_are_solved_no_better_than_they_are_linear():
+    """A tenth of the residual may be left, a millionth where the system is exact or has to hold; J is taken once for
+    what is seen of fields and then corrected."""
+    problem = Flow(("p", "K"))
+    assert [s.tolerance for s in (problem.step(), problem.step(hard=True), Flow().step())] == [0.1, 1e-6, 1e-6]
+    step, x0 = problem.step(), problem.estimate(0.3)
+    step.correct(x0, SIGMA_MIN)
+    assert (step.solved.iterations < 10).all() and (step.solved.left < 0.1).all()
+    assert step.J.at(x0) is step.J.at(x0) is not step.J.at(x0.clone())
 
 
 @pytest.mark.parametrize("boundary", [("periodic", "periodic"), ("open", "periodic"), ("open", "open")])
