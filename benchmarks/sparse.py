@@ -63,6 +63,7 @@ def fit(of: Set, size: int, plan: Plan, runs: Path) -> Model:
             "data.train": [0, plan.training],
             "data.validation": [plan.training, total],
             "model.equations": of.equation,
+            "trainer.max_epochs": of.epochs,
         }
         words = [f"--run={run}", f"--data.source={data}", *(f"--{k}={json.dumps(v)}" for k, v in own.items())]
         if sciguide(["fit", "-c", CONFIG, *words, *plan.fit]):

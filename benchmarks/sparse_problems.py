@@ -29,14 +29,15 @@ THRESHOLD = (LOW + HIGH) / 2
 
 
 class Set(NamedTuple):
-    """A data set's input and solution, whether it is Gaussian and linear, so that its posterior is known, and its
-    equation for the config."""
+    """A data set's input and solution, whether it is Gaussian and linear, so that its posterior is known, its equation
+    for the config, and epochs of training: what is not Gaussian has more to learn."""
 
     name: str
     input: str
     solution: str
     gaussian: bool
     equation: dict[str, dict[str, Any]]
+    epochs: int
 
     @property
     def variables(self) -> tuple[str, str]:
@@ -46,9 +47,9 @@ class Set(NamedTuple):
 SETS = {
     s.name: s
     for s in (
-        Set("poisson", "f", "phi", True, {"poisson": {}}),
-        Set("helmholtz", "f", "psi", True, {"helmholtz": {"k2": 1.0}}),
-        Set("darcy_twophase", "K", "p", False, {"darcy": {}}),
+        Set("poisson", "f", "phi", True, {"poisson": {}}, 5),
+        Set("helmholtz", "f", "psi", True, {"helmholtz": {"k2": 1.0}}, 5),
+        Set("darcy_twophase", "K", "p", False, {"darcy": {}}, 15),
     )
 }
 

@@ -180,17 +180,22 @@ class Spectral(Prior):
 
 class EOF(Prior):
     """Leading modes V (columns of `vectors`, (D, r), orthonormal on the D points of the mask) with `leading` variances
-    (r,), and one variance `tau2` on the orthogonal complement. The modes of a sample are the r amplitudes followed by
-    the remainder on the D points: redundant, but every function of C is still a scaling of them."""
+    (r,), and on the orthogonal complement one variance `tau2`, or one of each channel (C,): then V must span as many
+    directions as its parts in the channels do, so that V V^T and the complement are block-diagonal. The modes of a
+    sample are the r amplitudes followed by the remainder on the D points: redundant, but every function of C is still a
+    scaling of them."""
 
     kind = "eof"
 
     def __init__(self, mean: Tensor, mask: Tensor, vectors: Tensor, leading: Tensor, tau2: Tensor) -> None:
-        tau2 = torch.as_tensor(tau2, dtype=leading.dtype)
-        super().__init__(mean, mask, torch.cat([leading, tau2.expand(len(vectors))]))
-        self.register_buffer("vectors", vectors, persistent=False)
-        self.register_buffer("index", mask.flatten().nonzero()[:, 0], persistent=False)
         points = mask.flatten(1).sum(1)
+        tau2 = torch.as_tensor(tau2, dtype=leading.dtype).expand(len(mask))
+        super().__init__(mean, mask, torch.cat([leading, tau2.repeat_interleave(points)]))
+        self.register_buffer("vectors", vectors, persistent=False)
+        self.register_buffer("tau2", tau2, persistent=False)
+        self.register_buffer("index", mask.flatten().nonzero()[:, 0], persistent=False)
+        ends = vectors.shape[1] + points.cumsum(0)  # the last of a channel's variances stands for all of it
+        self.register_buffer("last", ends - 1, persistent=False)
         loads = [v.square().sum(0) / max(len(v), 1) for v in vectors.split(points.tolist())]
         self.register_buffer("loads", torch.stack(loads), persistent=False)  # (C, r): mean of V^2 per channel
 
@@ -207,28 +212,32 @@ class EOF(Prior):
         return out.reshape(-1, *self.mask.shape)
 
     def apply_block(self, v: Tensor, sigma: float | Tensor, channels: list[int]) -> Tensor:
-        """As m_tau v + V_c (m - m_tau) V_c^T v with the rows of V of these channels: two small products, not three."""
+        """As m_tau (v - V_c V_c^T v) + V_c m V_c^T v with the rows of V of these channels: two or three small products,
+        not four."""
         there = self.mask[channels]
         ends = self.mask.flatten(1).sum(1).cumsum(0).tolist()
         starts = [0, *ends[:-1]]
         parts = [self.vectors[starts[c] : ends[c]] for c in channels]
         rows = parts[0] if len(parts) == 1 else torch.cat(parts)  # of one channel no copy is made
-        m = self.error_variances(sigma)
-        leading, rest = m[:, : rows.shape[1]], m[:, rows.shape[1] :][:, :1]
+        m, r = self.error_variances(sigma), self.vectors.shape[1]
+        leading, rest = m[:, :r], torch.cat([m[:, r + starts[c] : r + ends[c]] for c in channels], 1)
         inside = v[:, there]
+        amplitudes = inside @ rows
         out = torch.zeros_like(v)
-        out[:, there] = rest * inside + ((leading - rest) * (inside @ rows)) @ rows.T
+        if len(parts) == 1 or bool((self.tau2 == self.tau2[0]).all()):
+            out[:, there] = rest * inside + ((leading - rest[:, :1]) * amplitudes) @ rows.T
+        else:
+            out[:, there] = rest * (inside - amplitudes @ rows.T) + (leading * amplitudes) @ rows.T
         return out
 
     def channel_mean(self, f: Tensor) -> Tensor:
-        r = self.vectors.shape[1]
-        return (f[:, :r] - f[:, r:][:, :1]) @ self.loads.T + f[:, r:][:, :1]
+        return f[:, : self.vectors.shape[1]] @ self.loads.T + f[:, self.last] * (1 - self.loads.sum(1))
 
     def to_dict(self) -> dict[str, Any]:
-        leading, tau2 = self.variances[: self.vectors.shape[1]], self.variances[-1]
         return {
             "kind": self.kind,
-            **{"mean": self.mean, "mask": self.mask, "vectors": self.vectors, "leading": leading, "tau2": tau2},
+            **{"mean": self.mean, "mask": self.mask, "vectors": self.vectors},
+            **{"leading": self.variances[: self.vectors.shape[1]], "tau2": self.tau2},
         }
 
 
