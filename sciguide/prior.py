@@ -52,8 +52,12 @@ class Prior(nn.Module, ABC):
         """The fields (B, C, Y, X) of `modes`, zero off the mask."""
 
     @abstractmethod
+    def diagonal(self, f: Tensor) -> Tensor:
+        """The diagonal of f(C) at every point: `f` (B, *variances.shape) -> (B, C, Y, X), zero off the mask."""
+
+    @abstractmethod
     def channel_mean(self, f: Tensor) -> Tensor:
-        """Mean over a channel's points of the diagonal of f(C): `f` (B, *variances.shape) -> (B, C)."""
+        """Its mean over each channel's points, (B, C), without computing it."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
@@ -136,6 +140,9 @@ class Isotropic(Prior):
     def from_modes(self, modes: Tensor) -> Tensor:
         return modes
 
+    def diagonal(self, f: Tensor) -> Tensor:
+        return torch.where(self.mask, f, 0)
+
     def channel_mean(self, f: Tensor) -> Tensor:
         return f.mean((-2, -1))
 
@@ -169,6 +176,14 @@ class Spectral(Prior):
     def from_modes(self, modes: Tensor) -> Tensor:
         v = torch.einsum("ckyx,bkyx->bcyx", self.vectors, modes)
         return transform_axes(v, self.transforms, (self.cosines_y.T, self.cosines_x.T), inverse=True)
+
+    def diagonal(self, f: Tensor) -> Tensor:
+        power = torch.einsum("ckyx,bkyx->bcyx", self.vectors.abs() ** 2, f)
+        # squares of what the modes are at a point: of cosines, or alike for all
+        for kind, cosines, axis in zip(self.transforms, (self.cosines_y, self.cosines_x), (-2, -1), strict=True):
+            square = cosines.square() if kind == "dct" else torch.full_like(cosines, 1 / len(cosines))
+            power = (power.movedim(axis, -1) @ square).movedim(-1, axis)
+        return power
 
     def channel_mean(self, f: Tensor) -> Tensor:
         return torch.einsum("ckyx,bkyx->bc", self.vectors.abs() ** 2, f) / f[0, 0].numel()
@@ -229,6 +244,12 @@ class EOF(Prior):
         else:
             out[:, there] = rest * (inside - amplitudes @ rows.T) + (leading * amplitudes) @ rows.T
         return out
+
+    def diagonal(self, f: Tensor) -> Tensor:
+        r, square = self.vectors.shape[1], self.vectors.square()
+        out = f.new_zeros(len(f), self.mask.numel())
+        out[:, self.index] = f[:, :r] @ square.T + f[:, r:] * (1 - square.sum(1))
+        return out.reshape(-1, *self.mask.shape)
 
     def channel_mean(self, f: Tensor) -> Tensor:
         return f[:, : self.vectors.shape[1]] @ self.loads.T + f[:, self.last] * (1 - self.loads.sum(1))

@@ -71,6 +71,7 @@ def test_functions_of_the_covariance(name):
     M, root = prior.apply_M(columns, sigma).flatten(1), prior.sqrt_M(columns, sigma).flatten(1)
     torch.testing.assert_close(M, sigma**2 * gain, atol=1e-12, rtol=0)
     torch.testing.assert_close(root @ root, M, atol=1e-12, rtol=0)
+    torch.testing.assert_close(prior.diagonal(prior.error_variances(sigma)).flatten(), M.diagonal(), atol=1e-12, rtol=0)
     for channels in ([0], [1], [0, 1]):
         alone = correlated_fields(2, seed=3)[:, channels]
         embedded = torch.zeros(2, *SHAPE, dtype=torch.float64)
