@@ -56,6 +56,11 @@ class HartleyPrior(Prior):
     def from_modes(self, modes: Tensor) -> Tensor:
         return hartley(modes)[:, None]
 
+    def diagonal(self, f: Tensor) -> Tensor:
+        n = f.shape[-1]
+        modes = hartley(torch.eye(n * n, dtype=f.dtype).reshape(-1, n, n)).flatten(1)
+        return (f.flatten(1) @ modes.square()).reshape(-1, 1, n, n)
+
     def channel_mean(self, f: Tensor) -> Tensor:
         return f.mean((-2, -1))[:, None]
 

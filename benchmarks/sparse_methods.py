@@ -2,7 +2,7 @@
 
 All that guide go the same chain from the same noise: with the network, or with the Wiener filter of a prior alone,
 whose chain shows what the formula and the number of steps cost. PiGDM, SDA and pixel errors are those of
-`oracle_points.py`, with the model's M in the place of the Jacobian of its denoiser.
+`oracle_points.py`, with the model's M in the place of the Jacobian of its denoiser; DPS goes through the network.
 """
 
 from collections.abc import Callable
@@ -85,11 +85,18 @@ def unguided(model: Model, problem: Problem, steps: int = 0, members: int = MEMB
 
 
 def guided(
-    model: Model, problem: Problem, steps: int, scales: str = "told", equations: bool = True, members: int = MEMBERS
+    model: Model,
+    problem: Problem,
+    steps: int,
+    scales: str = "told",
+    equations: bool = True,
+    members: int = MEMBERS,
+    variance: str = "prior",
 ) -> Ensemble:
     """By the formula, as `sciguide generate --policy fixed --obs FILE` does it."""
     observations = problem.observations(model.layout, model.normaliser)
-    constraints = factorised(model, constraints_for(model, observations, scales, equations), steps)
+    found = constraints_for(model, observations, scales, equations, variance=variance)
+    constraints = factorised(model, found, steps)
     guide = Guidance(constraints, None, model.layout.names, steps)
     return chain(model, white(model, problem, members), steps, guide, partial(guide.start, prior=model.prior))
 
@@ -119,7 +126,7 @@ def sda_form(gamma: float) -> Callable:
 FORMS: dict[str, Callable[[Points, Tensor, float], Tensor]] = {
     "pixel errors": Points.pixel,
     "PiGDM": partial(Points.likelihood, r2=pigdm),
-    **{f"SDA, gamma {gamma:g}": sda_form(gamma) for gamma in (1e-2, 1e-1, 1.0, 10.0)},
+    **{f"SDA, gamma {gamma:g}": sda_form(gamma) for gamma in (1e-2, 1e-1, 1.0)},
 }
 
 
@@ -133,6 +140,26 @@ def rival(model: Model, problem: Problem, form: str, steps: int, members: int = 
 
     start = Kriging(model.prior, observations, "told").start
     return chain(model, white(model, problem, members), steps, guide, start)
+
+
+def through_network(model: Model, problem: Problem, strength: float, steps: int, members: int = MEMBERS) -> Ensemble:
+    """The estimate moved down the gradient of the misfit |A D(x) - y|^2 by x, taken through the network (DPS, Chung et
+    al. 2023, arXiv 2209.14687), by `strength` times Polyak's length, from the start of the kriging step."""
+    observations = problem.observations(model.layout, model.normaliser)
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().clone().requires_grad_()
+            x0 = model.denoiser(x, sigma)
+            misfit = (observations.interpolate(x0) - observations.value).square().mean(1)
+            (gradient,) = torch.autograd.grad(misfit.sum(), x)
+        length = strength * misfit.detach() / gradient.square().sum((1, 2, 3)).clamp(min=1e-300)
+        return x0.detach() - length[:, None, None, None] * gradient
+
+    noise, sigmas = white(model, problem, members), model.sigmas(steps)
+    start = Kriging(model.prior, observations, "told").start(noise, sigmas[0])
+    *_, last = sample(denoise, model.prior, noise, sigmas, None, start)
+    return physical(model, last.guided)
 
 
 def resolved(problem: Problem, ensemble: Ensemble) -> Ensemble:

@@ -15,6 +15,7 @@ from benchmarks.sparse_methods import (
     guided,
     resolved,
     rival,
+    through_network,
     unguided,
     without_network,
 )
@@ -24,7 +25,8 @@ from sciguide.model import Model
 
 EXACT = "exact posterior, mean"
 USUAL = 20  # evaluations of rows that are there once
-MOST_EXACT = 64  # points along a side up to which the exact prior's modes are computed
+STRENGTHS = (0.3, 1.0)  # of DPS
+MOST_EXACT = 32  # points along a side up to which the exact prior's modes are computed
 
 
 class Plan(NamedTuple):
@@ -61,7 +63,7 @@ class Models(NamedTuple):
 
 
 def models_of(of: Set, model: Model) -> Models:
-    """What the rows of all tasks share: at 64 x 64 the exact prior's modes take a minute."""
+    """What the rows of all tasks share: at 64 x 64 the exact prior's modes take a minute, and its chains 16 s each."""
     exact = None
     if of.gaussian and model.shape[-1] <= MOST_EXACT:
         exact = without_network(model, exact_prior(of.name, model))
@@ -69,27 +71,60 @@ def models_of(of: Set, model: Model) -> Models:
 
 
 def rows_of(of: Set, plan: Plan, models: Models, task: Task) -> Iterator[Row]:
-    """All rows of one task."""
-    model = models.trained
+    """All rows of one task: with noise the main ones, and forward no other numbers of evaluations."""
+    model, free = models.trained, task.noise == 0
+    whole = free and task.name == "inverse"
     if of.gaussian:
         yield Row(EXACT, 0, exact_mean)
         yield Row("exact posterior, draws", 0, exact_draws)
     yield from _without_chain(of, model, task)
-    if models.exact:
+    if models.exact and whole:
         for steps in plan.steps:
             make = partial(guided, models.exact, steps=steps, equations=False)
             yield Row("exact prior, observations", steps, make, True)
-    once = tuple(count for count in plan.coupled if count == USUAL)
-    yield from _formula("N(mu, C), ", models.plain, (USUAL,), once, False)
+    plain = partial(guided, models.plain, steps=USUAL)
+    yield Row("N(mu, C), observations", USUAL, partial(plain, equations=False), True)
+    if USUAL in plan.coupled and free:
+        yield Row("N(mu, C), observations + equation", USUAL, plain, True)
     if plan.trained:
-        yield Row("network, unguided", USUAL, partial(unguided, model, steps=USUAL), True)
-        yield from _formula("network, ", model, plan.steps, plan.coupled, True)
+        yield from _formula(model, plan, whole)
         if task.name == "forward":
-            yield Row(
-                "network, observations, re-solved", USUAL, _again(partial(guided, model, steps=USUAL, equations=False))
-            )
-        for form in FORMS:
-            yield Row(f"network, {form}", USUAL, partial(rival, model, form=form, steps=USUAL), True)
+            make = _again(partial(guided, model, steps=USUAL, equations=False))
+            yield Row("network, observations, re-solved", USUAL, make)
+        if free:
+            yield from _rivals(model)
+
+
+def _formula(model: Model, plan: Plan, whole: bool) -> Iterator[Row]:
+    """With the network: by observations alone, with the equation, with the variance that a network tells; where
+    `whole`, with other numbers of evaluations and scales by maximum likelihood."""
+    alone = {"equations": False}
+    for count in plan.steps if whole else (USUAL,):
+        make = partial(guided, model, steps=count, **alone)
+        yield Row("network, observations", count, make, count != USUAL)
+    for count in plan.coupled if whole or USUAL not in plan.coupled else (USUAL,):
+        dear = count != USUAL and USUAL in plan.coupled
+        yield Row("network, observations + equation", count, partial(guided, model, steps=count), dear)
+    if model.variance:
+        learned = partial(guided, model, steps=USUAL, variance="learned")
+        yield Row("network, observations, learned variance", USUAL, partial(learned, **alone))
+        yield Row("network, observations + equation, learned variance", USUAL, learned)
+    if whole:
+        likely = partial(guided, model, steps=USUAL, scales="ml", **alone)
+        yield Row("network, observations, scales ml", USUAL, likely, True)
+        if model.variance:
+            make = partial(likely, variance="learned")
+            yield Row("network, observations, scales ml, learned variance", USUAL, make, True)
+
+
+def _rivals(model: Model) -> Iterator[Row]:
+    """Other forms of guidance, and none."""
+    yield Row("network, unguided", USUAL, partial(unguided, model, steps=USUAL), True)
+    for form in FORMS:
+        yield Row(f"network, {form}", USUAL, partial(rival, model, form=form, steps=USUAL), True)
+    for strength in STRENGTHS:
+        make = partial(through_network, model, strength=strength, steps=USUAL)
+        yield Row(f"network, DPS, strength {strength:g}", USUAL, make, True)
 
 
 def _without_chain(of: Set, model: Model, task: Task) -> Iterator[Row]:
@@ -103,21 +138,6 @@ def _without_chain(of: Set, model: Model, task: Task) -> Iterator[Row]:
     yield Row("N(mu, C), kriging, draws", 0, partial(kriging, part=0))
     if task.name == "forward" and of.gaussian:
         yield Row("N(mu, C), kriging, draws, re-solved", 0, _again(partial(kriging, part=0)))
-
-
-def _formula(name: str, model: Model, steps: tuple[int, ...], coupled: tuple[int, ...], whole: bool) -> Iterator[Row]:
-    """Observations alone, with the equation, and with scales by maximum likelihood; of all draws, where `whole`, with
-    the usual number of evaluations."""
-    for count in steps:
-        make = partial(guided, model, steps=count, equations=False)
-        yield Row(f"{name}observations", count, make, not whole or count != USUAL)
-    likely = partial(guided, model, steps=USUAL, scales="ml")
-    yield Row(f"{name}observations, scales ml", USUAL, partial(likely, equations=False), True)
-    for count in coupled:
-        make = partial(guided, model, steps=count)
-        yield Row(f"{name}observations + equation", count, make, not whole or count != USUAL)
-    if USUAL in coupled:
-        yield Row(f"{name}observations + equation, scales ml", USUAL, likely, True)
 
 
 def _again(make: Callable[[Problem], np.ndarray]) -> Callable[[Problem], np.ndarray]:

@@ -1,17 +1,15 @@
 """Estimating the prior from normalised training fields (N, C, Y, X): mean field, modes and their variances."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from sciguide.modes import Spans
 from sciguide.prior import EOF, Isotropic, Prior, Spectral, dct_matrix, transform_axes
 from sciguide.shrinkage import Homogeneous, Lags, choose_shrinkage
 
-MOST_MODES = 768
-NEGLIGIBLE_SHARE = 1e-3  # of the mean variance, at most, is what modes that are not kept leave at a point,
-NEGLIGIBLE_NOISE = 0.1  # and of the smallest noise level its standard deviation
+NEGLIGIBLE_NOISE = 0.1  # of the smallest noise level is told apart from nothing at most
 
 
 def fit_prior(
@@ -64,7 +62,8 @@ def fit_eof(
     sample covariance gives them no variance and interpolation by it is hardly better than the mean field. So
     C = (1 - alpha) C_sample + alpha C_homogeneous with the parameters that make blocks of samples left out most likely
     (`sciguide.shrinkage`). What the leading modes leave goes into tau^2: white noise in every draw, so that modes are
-    kept until it is well below the smallest noise level too.
+    kept until it is well below the smallest noise level too. Modes of all channels together or of each one by itself,
+    with a tau^2 of its own, whichever is likelier.
     """
     values = x.flatten(1)[:, mask.flatten()]
     n, d = values.shape
@@ -77,29 +76,10 @@ def fit_eof(
         return (1 - choice.alpha) * sample + choice.alpha * homogeneous.apply(v)
 
     w = torch.ones_like(mask, dtype=x.dtype) if weights is None else weights.to(x).expand(mask.shape)
-    root = w[mask].sqrt()[:, None]
-    most = min(MOST_MODES, d - 1)
-    v = leading_directions(lambda v: root * covariance(root * v), d, most)
-    # orthonormal without the weights, and diagonal within their span
-    v = torch.linalg.qr(v / root)[0]
-    variances, rotation = torch.linalg.eigh(v.T @ covariance(v))
-    v, variances = v @ rotation.flip(1), variances.flip(0).clamp(min=0)
-    sample = anomalies.square().sum() / (n - 1)
-    total = (1 - choice.alpha) * sample + choice.alpha * homogeneous.variance.sum()
-    left = (total - variances.cumsum(0)) / (d - torch.arange(1, len(variances) + 1))
-    least = min(NEGLIGIBLE_SHARE * float(total) / d, (NEGLIGIBLE_NOISE * sigma_min) ** 2)
-    r = int((left <= least).nonzero()[:1].sum()) or len(variances)
+    sample = anomalies.square().sum(0) / (n - 1)
+    variance = (1 - choice.alpha) * sample + choice.alpha * homogeneous.variance
+    spans = Spans(covariance, variance, w[mask], mask.flatten(1).sum(1).tolist(), NEGLIGIBLE_NOISE * sigma_min)
+    found = spans.joint() if len(mask) == 1 else min(spans.joint(), spans.by_channel(), key=spans.log_det)
     field = x.new_zeros(mask.shape)
     field[mask] = values.mean(0)
-    return EOF(field, mask, v[:, :r].contiguous(), variances[:r], left[r - 1].clamp(min=0))
-
-
-def leading_directions(apply: Callable[[Tensor], Tensor], d: int, r: int, iterations: int = 2) -> Tensor:
-    """The r leading eigenvectors (d, r) of a symmetric positive operator on (d, k) matrices, by subspace iteration from
-    a fixed random start (Halko, Martinsson and Tropp 2011); exact where r + 64 reaches d."""
-    generator = torch.Generator().manual_seed(0)
-    q = torch.randn(d, min(d, r + 64), generator=generator, dtype=torch.float64)
-    for _ in range(iterations):
-        q = torch.linalg.qr(apply(torch.linalg.qr(q)[0]))[0]
-    values, vectors = torch.linalg.eigh(q.T @ apply(q))
-    return q @ vectors.flip(1)[:, :r]
+    return EOF(field, mask, *found)

@@ -74,6 +74,19 @@ class Metric:
             out[:, i] = self.rings.scale(v[:, i], 1 / self._variances(f, sigma)) / scale[:, f, None, None]
         return out
 
+    def roots(self, ratio: Tensor, sigma: float) -> Tensor:
+        """E = diag(sqrt(v / diag V)), (B, C, Y, X), for `ratio` v / diag M of variances v of members' errors; 1 in
+        channels that do not move. E V E then has the variances v."""
+        error, prior = self.model.error.at(sigma), self.model.prior
+        wiener = prior.error_std(sigma).flatten() ** 2
+        out = torch.ones_like(ratio)
+        for c in (self.channels[f] for f in self.J.moving):
+            if self.rings is None:
+                out[:, c] = ratio[:, c] * float(wiener[c].sum() / error[c].sum())
+            else:
+                out[:, c] = ratio[:, c] * prior.diagonal(prior.error_variances(sigma))[:, c] / float(error[c].mean())
+        return out.sqrt()
+
     def _variances(self, f: int, sigma: float) -> Tensor:
         if self.J.determines:
             return self.shapes[f]

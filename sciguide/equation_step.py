@@ -18,6 +18,7 @@ expect: it is replaced by its mean over antithetic draws of the posterior, whose
 finished field it is taken again until it gains no more.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -59,8 +60,9 @@ class EquationStep:
     `when`: "end" acts on the finished field alone, "always" at every step too, as observations beside it need, and as
     nonlinear equations do by themselves; `iterations`: at most, of conjugate gradients, at least one, the
     preconditioned gradient; `tolerance`: the share of the residual that they may leave, 1e-6 where not told, .1 in a
-    system that is linearised anew at the next step anyway; `hard`: s^2 = 0. `taken` (B,): iterations of the last
-    correction of each member.
+    system that is linearised anew at the next step anyway; `hard`: s^2 = 0; `ratio(x0, sigma)`: the variances of
+    members' errors over those of M, (B, C, Y, X), with which V becomes E V E; not where only the finished field is
+    solved for coefficients that vary. `taken` (B,): iterations of the last correction of each member.
     """
 
     bands, iterative = BANDS, True
@@ -74,6 +76,7 @@ class EquationStep:
         iterations: int = 200,
         tolerance: float | None = None,
         hard: bool = False,
+        ratio: Callable[[Tensor, float], Tensor] | None = None,
     ) -> None:
         self.model, self.equation, self.prior = model, equation, model.prior
         self.scales, self.iterations = scales, iterations
@@ -86,6 +89,7 @@ class EquationStep:
         self.when = when if self.linear else "always"
         least = EXACT if self.linear or hard else INEXACT
         self.tolerance = least if tolerance is None else tolerance
+        self.ratio = ratio if self.J.constant or not self.linear else None
         K = len(equation.operator.components)
         told = torch.as_tensor(equation.record.s2, dtype=torch.float64).expand(K)
         levels = equation.operator.grid.shape[0] if len(equation.operator.grid.shape) == 3 else 1
@@ -223,7 +227,10 @@ class EquationStep:
     ) -> Tensor:
         """V J^T (J V J^T + s^2)^-1 r with J at x0, for rows r (B, L, Y, X), bent as in `correct`; `spread`, like r, is
         added to s^2."""
-        at, spectrum = self.J.at(x0), self.spectrum(sigma)
+        at, spectrum, e = self.J.at(x0), self.spectrum(sigma), None
+        if self.ratio is not None:
+            e = self.metric.roots(self.ratio(x0, sigma), sigma)
+            at = at.after(self.J.channels.gather(e))
         least = self._least(spectrum)
         field, noise = x0.new_ones(len(x0), len(self.channels)), least.expand(len(x0), -1)
         if self.scales == "ml" and spread is None and bool((self.s2 > 0).all()):
@@ -239,7 +246,7 @@ class EquationStep:
         if effort is not None:
             most = (most * effort.exp()).round().clamp(1, MOST_ITERATIONS).long()
         self.solved = self.solve(r, sigma, field, s2, at, spread, most)
-        return self.solved.image
+        return self.solved.image if e is None else e * self.solved.image
 
     def _likely(self, spectrum: Spectrum, energy: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
         """The most likely scales of V_f (B, F), 1 for fields that do not move, and of s^2 (B,); one for all fields

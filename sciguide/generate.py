@@ -18,7 +18,7 @@ import torch
 from sciguide import __version__
 from sciguide.cf import variable_name
 from sciguide.errors import InputError
-from sciguide.guidance import EVEN, Direction, Guidance, constraints_for
+from sciguide.guidance import EVEN, Direction, Errors, Guidance, constraints_for
 from sciguide.model import Model
 from sciguide.noise import normals
 from sciguide.observations import read_observations
@@ -41,9 +41,9 @@ class Options:
 
     steps: network evaluations of the chain; policy: "none", "fixed" (the formula), or a tuned one; observations: a CSV
     file or None; scales: "ml" or "told"; equations: whether those of the model guide; direction: theirs, "kriging" or
-    "gradient"; hard: they hold as far as their solver comes, not to what the data have; iterations: at most, of that;
-    preference: of the learned policy, from 0 (the distribution alone) to 1 (physics alone); batch: members computed
-    together.
+    "gradient"; variance: of estimates, "learned" where the model has a network of it, or "prior"; hard: equations hold
+    as far as their solver comes, not to what the data have; iterations: at most, of that; preference: of the learned
+    policy, from 0 (the distribution alone) to 1 (physics alone); batch: members computed together.
     """
 
     steps: int = 20
@@ -52,6 +52,7 @@ class Options:
     scales: str = "ml"
     equations: bool = True
     direction: str = "kriging"
+    variance: str = "learned"
     hard: bool = False
     iterations: int = 200
     preference: float = EVEN
@@ -65,8 +66,9 @@ class Options:
             raise InputError(f"preference {self.preference}: from 0 (the distribution alone) to 1 (physics alone)")
         if self.policy not in POLICIES:
             raise InputError(f"policy `{self.policy}` is not one of {', '.join(POLICIES)}")
-        if self.direction not in get_args(Direction):
-            raise InputError(f"direction `{self.direction}` is not one of {', '.join(get_args(Direction))}")
+        for name, kind in (("direction", Direction), ("variance", Errors)):
+            if getattr(self, name) not in get_args(kind):
+                raise InputError(f"{name} `{getattr(self, name)}` is not one of {', '.join(get_args(kind))}")
 
 
 class Drawn(NamedTuple):
@@ -122,7 +124,7 @@ class Generator:
         model, observations = self.model, None
         if options.observations is not None:
             observations = read_observations(options.observations, model.layout, model.normaliser)
-        told = {k: getattr(options, k) for k in ("scales", "equations", "direction", "hard", "iterations")}
+        told = {k: getattr(options, k) for k in ("scales", "equations", "direction", "variance", "hard", "iterations")}
         constraints = constraints_for(model, observations, **told)
         if not constraints:
             raise InputError("nothing to guide by: give observations with --obs FILE, or --policy none")

@@ -7,7 +7,7 @@ itself. The sampler is never seen.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -27,6 +27,7 @@ from sciguide.prior import Prior
 EVEN = 0.5  # the preference that weighs physics and distribution alike
 
 Direction = Literal["kriging", "gradient"]
+Errors = Literal["learned", "prior"]
 
 
 class Constraint(Protocol):
@@ -144,16 +145,18 @@ def constraints_for(
     scales: Literal["told", "ml"] = "ml",
     equations: bool = True,
     direction: Direction = "kriging",
+    variance: Errors = "learned",
     **solver: Any,
 ) -> list[Constraint]:
     """The model's equations and the observations as constraints, in the order in which they act.
 
     `direction`: of equations, kriging or down the gradient. A kriging step of a linear equation acts on the finished
     field; beside observations, one that the prior does not know acts at every step, with its scales as told, and the
-    observations then work with the metric conditioned on it. `solver`: `hard` and `iterations` of both kinds of step.
-    Raises InputError for observations beside more than one such equation.
+    observations then work with the metric conditioned on it, which members share. `variance`: of the estimates' errors,
+    by the model's network of it where it has one, or the prior's. `solver`: `hard` and `iterations` of both kinds of
+    step. Raises InputError for observations beside more than one such equation.
     """
-    steps = equation_steps(model, scales, direction, **solver) if equations else []
+    steps = equation_steps(model, scales, direction, variance, **solver) if equations else []
     if observations is None:
         return steps
     coupled = [s for s in steps if isinstance(s, EquationStep) and s.couples()]
@@ -163,19 +166,30 @@ def constraints_for(
     for step in coupled:
         # Likelihood takes the fields' errors for independent, as V does. On the finished field they nearly are; in the
         # middle of the chain they are not, and scales fitted there were measured to make both fields worse.
-        step.when, step.scales = "always", "told"
-    covariance = coupled[0].conditional if coupled else None
-    return [*steps, Kriging(model.prior, observations, scales, covariance)]
+        step.when, step.scales, step.ratio = "always", "told", None
+    if coupled:
+        return [*steps, Kriging(model.prior, observations, scales, coupled[0].conditional)]
+    return [*steps, Kriging(model.prior, observations, scales, ratio=_ratio(model, variance))]
+
+
+def _ratio(model: Model, variance: Errors) -> Callable[[Tensor, float], Tensor] | None:
+    return model.variance.ratio if model.variance and variance == "learned" else None
 
 
 def equation_steps(
-    model: Model, scales: Literal["told", "ml"], direction: Direction = "kriging", **solver: Any
+    model: Model,
+    scales: Literal["told", "ml"],
+    direction: Direction = "kriging",
+    variance: Errors = "learned",
+    **solver: Any,
 ) -> list[EquationStep | GradientStep]:
     """The steps of the model's equations: copies, which share the factors that depend on the model alone."""
-    key = scales, direction, *sorted(solver.items())
+    key, ratio = (scales, direction, variance, *sorted(solver.items())), _ratio(model, variance)
     if key not in model.steps:
         model.steps[key] = [
-            EquationStep(model, e, scales, **solver) if direction == "kriging" else GradientStep(model, e, **solver)
+            EquationStep(model, e, scales, ratio=ratio, **solver)
+            if direction == "kriging"
+            else GradientStep(model, e, **solver)
             for e in model.constraints()
         ]
     return [copy(step) for step in model.steps[key]]

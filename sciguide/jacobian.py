@@ -24,6 +24,10 @@ class At(NamedTuple):
     fields: Tensor | None = None
     balance: Tensor | None = None
 
+    def after(self, e: Tensor) -> "At":
+        """That of J diag(e), e (B, F, [Z,] Y, X)."""
+        return self._replace(gain=self.gain * e)
+
     def balanced(self, w: Tensor) -> Tensor:
         """balance * w."""
         return w if self.balance is None else self.balance * w

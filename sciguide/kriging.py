@@ -7,6 +7,9 @@ exactly. Rows are divided by their told errors, so s^2 = 1; B = A M A^T is forme
 shared by all members. Up to 1024 rows it is eigendecomposed, B = Q diag(l) Q^T, so that each member's own scales cost
 two matrix-vector products; beyond that one Cholesky factor serves all members with common scales, whose likelihood is
 that of evenly chosen rows.
+
+Where the data are not Gaussian M is wrong in place: a variance network (`sciguide/variance.py`) turns it into E M E,
+E diagonal and each member's own, and B is then factorised for each.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,7 +44,8 @@ class Kriging:
 
     `scales`: "told" takes M and the errors as they are told; "ml" scales both, per member and noise level, by maximum
     likelihood of the innovations. `covariance(v, sigma)`: M v, of the prior where not given; beside an equation that
-    the prior does not know, M conditioned on it (`EquationStep.conditional`). Raises InputError above 4096 points.
+    the prior does not know, M conditioned on it (`EquationStep.conditional`). `ratio(x0, sigma)`: the variances of
+    members' errors over those of M, (B, C, Y, X). Raises InputError above 4096 points.
     """
 
     name, bands, octaves, iterative = "observations", QUARTERS, 1, False
@@ -53,10 +57,11 @@ class Kriging:
         observations: Observations,
         scales: Literal["told", "ml"] = "ml",
         covariance: Callable[[Tensor, float], Tensor] | None = None,
+        ratio: Callable[[Tensor, float], Tensor] | None = None,
     ) -> None:
         if len(observations) > MOST_ROWS:
             raise InputError(f"{len(observations)} observations: at most {MOST_ROWS} points; thin or average them")
-        self.prior, self.observations, self.scales = prior, observations, scales
+        self.prior, self.observations, self.scales, self.ratio = prior, observations, scales, ratio
         self.covariance = covariance or prior.apply_M
         self.modes = None
         if covariance is None and len(observations) * prior.variances.numel() <= MOST_KEPT:
@@ -89,7 +94,7 @@ class Kriging:
         conditional mean. Starting from the unconditional mean costs up to a third of a posterior standard deviation
         in the largest modes, since sigma_0 is only three times theirs."""
         mean = self.prior.mean[None]
-        return self.prior.sample(noise, sigma) + self.correct(mean, 1e4 * sigma) - mean
+        return self.prior.sample(noise, sigma) - self._step(mean, 1e4 * sigma, self.system(1e4 * sigma))
 
     def innovation(self, x0: Tensor, sigma: float) -> Tensor:
         """(A x0 - y) / s of the rows whose eigenbasis is known, in it, (B, k)."""
@@ -111,36 +116,60 @@ class Kriging:
         """The step. `log_s2` (B, 1) or (B, 4) multiplies s^2, all of it or by quarters of the eigenvalues, by its
         exponential; `tilt` (B, C) turns M into E M E with E = diag(exp(tilt / 2)) per channel; None is the formula
         itself."""
-        system, shape = self.system(sigma), tuple(x0.shape[1:])
-        rho = self.innovation(x0, sigma)
+        system = self.system(sigma)
+        if self.ratio is None:
+            return x0 - self._step(x0, sigma, system, log_s2, tilt)
+        e = self.ratio(x0, sigma).sqrt()
+        rows = self.observations.interpolate(e)
+        return x0 - e * self._step(x0, sigma, _weighted(system, rows), log_s2, tilt, rows)
+
+    def _step(
+        self,
+        x0: Tensor,
+        sigma: float,
+        system: System,
+        log_s2: Tensor | None = None,
+        tilt: Tensor | None = None,
+        rows: Tensor | float = 1.0,
+    ) -> Tensor:
+        """M A^T diag(rows) (B + s^2)^-1 (A x0 - y) with the B of a system, shared or each member's own."""
+        r, shape = self.observations.innovation(x0), tuple(x0.shape[1:])
+        rho = (r[:, None, :: system.every] @ system.vectors)[:, 0]
         noise = torch.ones_like(rho) if log_s2 is None else _by_quarters(log_s2, rho.shape[1]).exp()
         if self.scales == "ml":
             a, b = observation_scales(system.eigenvalues, rho)
             noise = noise * (b / a)[:, None]
-        noise = noise.clamp(min=1e-8 * float(system.eigenvalues.mean()))
+        noise = torch.maximum(noise, 1e-8 * system.eigenvalues.mean(-1, keepdim=True))
         if tilt is not None and bool((tilt != 0).any()):
-            return self._tilted(x0, sigma, noise, tilt)
+            e = (tilt / 2).exp()
+            tilted = e[:, self.observations.channel]
+            weights = rows * tilted * self._tilted(system, r, noise, tilted)
+            return e[..., None, None] * self.covariance(self.observations.scatter(weights, shape), sigma)
         if system.every == 1:
-            weights = rho / (system.eigenvalues + noise) @ system.vectors.T
+            weights = ((rho / (system.eigenvalues + noise))[:, None] @ system.vectors.mT)[:, 0]
         else:
-            common = noise.log().mean().exp() * torch.eye(len(system.matrix)).to(rho)
-            lower = torch.linalg.cholesky(system.matrix + common)
-            weights = torch.cholesky_solve(self.observations.innovation(x0).T, lower).T
-        return x0 - self.covariance(self.observations.scatter(weights, shape), sigma)
+            common = noise.log().mean().exp() * torch.eye(r.shape[1]).to(r)
+            weights = torch.cholesky_solve(r[..., None], torch.linalg.cholesky(system.matrix + common))[..., 0]
+        return self.covariance(self.observations.scatter(rows * weights, shape), sigma)
 
-    def _tilted(self, x0: Tensor, sigma: float, noise: Tensor, tilt: Tensor) -> Tensor:
-        e, r, system = (tilt / 2).exp(), self.observations.innovation(x0), self.system(sigma)
-        rows = e[:, self.observations.channel]
-        matrix = rows[:, :, None] * system.matrix * rows[:, None]
+    @staticmethod
+    def _tilted(system: System, r: Tensor, noise: Tensor, tilted: Tensor) -> Tensor:
+        """(E B E + s^2)^-1 r with E = diag(tilted), (B, m)."""
+        matrix = tilted[:, :, None] * system.matrix * tilted[:, None]
         noise = torch.maximum(noise, 1e-8 * matrix.diagonal(dim1=1, dim2=2).mean(1, keepdim=True))
         if system.every == 1:
-            told = (system.vectors * noise[:, None]) @ system.vectors.T
+            told = (system.vectors * noise[:, None]) @ system.vectors.mT
         else:
             told = noise.log().mean(1).exp()[:, None, None] * torch.eye(r.shape[1]).to(r)
-        weights = torch.cholesky_solve(r[..., None], torch.linalg.cholesky(matrix + told))[..., 0]
-        e = e[..., None, None]
-        step = self.covariance(e * self.observations.scatter(weights, tuple(x0.shape[1:])), sigma)
-        return x0 - e * step
+        return torch.cholesky_solve(r[..., None], torch.linalg.cholesky(matrix + told))[..., 0]
+
+
+def _weighted(system: System, rows: Tensor) -> System:
+    """Of E M E, E diagonal and `rows` (B, m) its values where the observations are, between grid points interpolated:
+    matrix, eigenvalues and eigenvectors of each member."""
+    matrix = rows[:, :, None] * system.matrix * rows[:, None]
+    eigenvalues, vectors = torch.linalg.eigh(matrix[:, :: system.every, :: system.every])
+    return System(matrix, eigenvalues.clamp(min=0), vectors, system.every)
 
 
 def _by_quarters(log_s2: Tensor, count: int) -> Tensor:

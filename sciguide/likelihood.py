@@ -12,10 +12,11 @@ FINENESS = {1: 13, 2: 13, 3: 7}  # ratios of scales that are tried, by the numbe
 def observation_scales(eigenvalues: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
     """Scales (a, b), each (B,), of M and of s^2 = 1 by maximum likelihood of the innovations `rho` (B, m).
 
-    They minimise sum_i log(a l_i + b) + rho_i^2 / (a l_i + b) with l_i the `eigenvalues` (m,): for a given ratio
-    q = b / a the best a is the mean of rho_i^2 / (l_i + q); q runs over a grid, both are clipped to their ranges.
+    They minimise sum_i log(a l_i + b) + rho_i^2 / (a l_i + b) with l_i the `eigenvalues`, (m,) or (B, m): for a given
+    ratio q = b / a the best a is the mean of rho_i^2 / (l_i + q); q runs over a grid, both are clipped to their ranges.
     """
     q = torch.logspace(-5, 5, 41, dtype=rho.dtype, device=rho.device)[:, None]
+    eigenvalues = eigenvalues[..., None, :]
     variance = eigenvalues + q
     a = (rho.square()[:, None] / variance).mean(-1).clamp(*A_RANGE)
     b = (q[:, 0] * a).clamp(*B_RANGE)

@@ -20,6 +20,7 @@ from sciguide.grid import Grid
 from sciguide.nn.unet import UNet
 from sciguide.prior import Prior, prior_from_dict
 from sciguide.sampler import karras_sigmas
+from sciguide.variance import Variance
 
 
 class NetworkError(NamedTuple):
@@ -36,7 +37,8 @@ class NetworkError(NamedTuple):
 
 @dataclass
 class Model:
-    """A denoiser and all that is needed to sample from it and to write what it makes."""
+    """A denoiser and all that is needed to sample from it and to write what it makes. `variance`: of its errors, where
+    a network was fitted to them."""
 
     denoiser: Denoiser
     network: dict[str, Any]
@@ -49,6 +51,7 @@ class Model:
     effective: float
     fingerprint: str
     equations: list[EquationRecord] = field(default_factory=list)
+    variance: Variance | None = None
     steps: dict[tuple, list] = field(default_factory=dict, init=False, repr=False, compare=False)  # see constraints_for
 
     def constraints(self) -> list[EquationOnModel]:
@@ -93,6 +96,7 @@ class Model:
             "grid": self.grid.to_dict(),
             "error": self.error._asdict(),
             "equations": [asdict(e) for e in self.equations],
+            "variance": self.variance.to_dict() if self.variance else None,
             **{k: getattr(self, k) for k in plain},
         }
         write_archive(path, state)
@@ -107,6 +111,7 @@ class Model:
             prior = prior_from_dict(state.pop("prior"))
             network = build_network(len(prior.mask), state["network"])
             network.load_state_dict(state.pop("weights"))
+            variance = state.pop("variance", None)
             parts = {
                 "denoiser": Denoiser(prior, network).eval().requires_grad_(False),
                 "normaliser": Normaliser.from_dict(state.pop("normaliser")),
@@ -114,6 +119,7 @@ class Model:
                 "grid": Grid.from_dict(state.pop("grid")),
                 "error": NetworkError(**state.pop("error")),
                 "equations": [EquationRecord(**e) for e in state.pop("equations")],
+                "variance": Variance.from_dict(variance, prior) if variance else None,
             }
             return cls(**parts, **state)
 

@@ -33,12 +33,15 @@ class Observations:
 
     def innovation(self, x: Tensor) -> Tensor:
         """(A x - y) / s for fields (B, C, Y, X): predicted minus observed in told errors, (B, m)."""
-        predicted = (x.flatten(1)[:, self.index] * self.weight).sum(-1)
-        return (predicted - self.value) / self.error
+        return (self.interpolate(x) - self.value) / self.error
 
     def predict(self, v: Tensor) -> Tensor:
         """S^-1 A v without the values, (B, m)."""
-        return (v.flatten(1)[:, self.index] * self.weight).sum(-1) / self.error
+        return self.interpolate(v) / self.error
+
+    def interpolate(self, x: Tensor) -> Tensor:
+        """Values of fields (B, C, Y, X) where the observations are, (B, m)."""
+        return (x.flatten(1)[:, self.index] * self.weight).sum(-1)
 
     def scatter(self, w: Tensor, shape: tuple[int, int, int]) -> Tensor:
         """A^T S^-1 w, the transpose of `predict`: (B, m) -> (B, *shape)."""

@@ -52,8 +52,12 @@ class Prior(nn.Module, ABC):
         """The fields (B, C, Y, X) of `modes`, zero off the mask."""
 
     @abstractmethod
+    def diagonal(self, f: Tensor) -> Tensor:
+        """The diagonal of f(C) at every point: `f` (B, *variances.shape) -> (B, C, Y, X), zero off the mask."""
+
+    @abstractmethod
     def channel_mean(self, f: Tensor) -> Tensor:
-        """Mean over a channel's points of the diagonal of f(C): `f` (B, *variances.shape) -> (B, C)."""
+        """Its mean over each channel's points, (B, C), without computing it."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
@@ -136,6 +140,9 @@ class Isotropic(Prior):
     def from_modes(self, modes: Tensor) -> Tensor:
         return modes
 
+    def diagonal(self, f: Tensor) -> Tensor:
+        return torch.where(self.mask, f, 0)
+
     def channel_mean(self, f: Tensor) -> Tensor:
         return f.mean((-2, -1))
 
@@ -170,6 +177,14 @@ class Spectral(Prior):
         v = torch.einsum("ckyx,bkyx->bcyx", self.vectors, modes)
         return transform_axes(v, self.transforms, (self.cosines_y.T, self.cosines_x.T), inverse=True)
 
+    def diagonal(self, f: Tensor) -> Tensor:
+        power = torch.einsum("ckyx,bkyx->bcyx", self.vectors.abs() ** 2, f)
+        # squares of what the modes are at a point: of cosines, or alike for all
+        for kind, cosines, axis in zip(self.transforms, (self.cosines_y, self.cosines_x), (-2, -1), strict=True):
+            square = cosines.square() if kind == "dct" else torch.full_like(cosines, 1 / len(cosines))
+            power = (power.movedim(axis, -1) @ square).movedim(-1, axis)
+        return power
+
     def channel_mean(self, f: Tensor) -> Tensor:
         return torch.einsum("ckyx,bkyx->bc", self.vectors.abs() ** 2, f) / f[0, 0].numel()
 
@@ -180,17 +195,22 @@ class Spectral(Prior):
 
 class EOF(Prior):
     """Leading modes V (columns of `vectors`, (D, r), orthonormal on the D points of the mask) with `leading` variances
-    (r,), and one variance `tau2` on the orthogonal complement. The modes of a sample are the r amplitudes followed by
-    the remainder on the D points: redundant, but every function of C is still a scaling of them."""
+    (r,), and on the orthogonal complement one variance `tau2`, or one of each channel (C,): then V must span as many
+    directions as its parts in the channels do, so that V V^T and the complement are block-diagonal. The modes of a
+    sample are the r amplitudes followed by the remainder on the D points: redundant, but every function of C is still a
+    scaling of them."""
 
     kind = "eof"
 
     def __init__(self, mean: Tensor, mask: Tensor, vectors: Tensor, leading: Tensor, tau2: Tensor) -> None:
-        tau2 = torch.as_tensor(tau2, dtype=leading.dtype)
-        super().__init__(mean, mask, torch.cat([leading, tau2.expand(len(vectors))]))
-        self.register_buffer("vectors", vectors, persistent=False)
-        self.register_buffer("index", mask.flatten().nonzero()[:, 0], persistent=False)
         points = mask.flatten(1).sum(1)
+        tau2 = torch.as_tensor(tau2, dtype=leading.dtype).expand(len(mask))
+        super().__init__(mean, mask, torch.cat([leading, tau2.repeat_interleave(points)]))
+        self.register_buffer("vectors", vectors, persistent=False)
+        self.register_buffer("tau2", tau2, persistent=False)
+        self.register_buffer("index", mask.flatten().nonzero()[:, 0], persistent=False)
+        ends = vectors.shape[1] + points.cumsum(0)  # the last of a channel's variances stands for all of it
+        self.register_buffer("last", ends - 1, persistent=False)
         loads = [v.square().sum(0) / max(len(v), 1) for v in vectors.split(points.tolist())]
         self.register_buffer("loads", torch.stack(loads), persistent=False)  # (C, r): mean of V^2 per channel
 
@@ -207,28 +227,38 @@ class EOF(Prior):
         return out.reshape(-1, *self.mask.shape)
 
     def apply_block(self, v: Tensor, sigma: float | Tensor, channels: list[int]) -> Tensor:
-        """As m_tau v + V_c (m - m_tau) V_c^T v with the rows of V of these channels: two small products, not three."""
+        """As m_tau (v - V_c V_c^T v) + V_c m V_c^T v with the rows of V of these channels: two or three small products,
+        not four."""
         there = self.mask[channels]
         ends = self.mask.flatten(1).sum(1).cumsum(0).tolist()
         starts = [0, *ends[:-1]]
         parts = [self.vectors[starts[c] : ends[c]] for c in channels]
         rows = parts[0] if len(parts) == 1 else torch.cat(parts)  # of one channel no copy is made
-        m = self.error_variances(sigma)
-        leading, rest = m[:, : rows.shape[1]], m[:, rows.shape[1] :][:, :1]
+        m, r = self.error_variances(sigma), self.vectors.shape[1]
+        leading, rest = m[:, :r], torch.cat([m[:, r + starts[c] : r + ends[c]] for c in channels], 1)
         inside = v[:, there]
+        amplitudes = inside @ rows
         out = torch.zeros_like(v)
-        out[:, there] = rest * inside + ((leading - rest) * (inside @ rows)) @ rows.T
+        if len(parts) == 1 or bool((self.tau2 == self.tau2[0]).all()):
+            out[:, there] = rest * inside + ((leading - rest[:, :1]) * amplitudes) @ rows.T
+        else:
+            out[:, there] = rest * (inside - amplitudes @ rows.T) + (leading * amplitudes) @ rows.T
         return out
 
+    def diagonal(self, f: Tensor) -> Tensor:
+        r, square = self.vectors.shape[1], self.vectors.square()
+        out = f.new_zeros(len(f), self.mask.numel())
+        out[:, self.index] = f[:, :r] @ square.T + f[:, r:] * (1 - square.sum(1))
+        return out.reshape(-1, *self.mask.shape)
+
     def channel_mean(self, f: Tensor) -> Tensor:
-        r = self.vectors.shape[1]
-        return (f[:, :r] - f[:, r:][:, :1]) @ self.loads.T + f[:, r:][:, :1]
+        return f[:, : self.vectors.shape[1]] @ self.loads.T + f[:, self.last] * (1 - self.loads.sum(1))
 
     def to_dict(self) -> dict[str, Any]:
-        leading, tau2 = self.variances[: self.vectors.shape[1]], self.variances[-1]
         return {
             "kind": self.kind,
-            **{"mean": self.mean, "mask": self.mask, "vectors": self.vectors, "leading": leading, "tau2": tau2},
+            **{"mean": self.mean, "mask": self.mask, "vectors": self.vectors},
+            **{"leading": self.variances[: self.vectors.shape[1]], "tau2": self.tau2},
         }
 
 

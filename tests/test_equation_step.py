@@ -156,6 +156,24 @@ def test_step_is_the_dense_one(sigma, s2):
 
 
 @pytest.mark.parametrize("sigma", [0.05, 2.0])
+def test_variances_of_each_member_replace_those_of_the_metric(sigma):
+    """E V E, E diagonal and each member's own, has the told variances, and the step is the dense one with it."""
+    problem = Problem(1e-2)
+    x0, prior = problem.estimate(sigma), problem.model.prior
+    ratio = torch.from_numpy(np.random.default_rng(4).lognormal(0, 1, x0.shape))
+    step = problem.step(tolerance=1e-12, iterations=2000, ratio=lambda x, s: ratio)
+    J, V = dense(problem, step, sigma)
+    r, found = rows(problem, problem.equation.residual(x0)), step.correct(x0, sigma)
+    told = (ratio * prior.diagonal(prior.error_variances(sigma))).flatten(1)
+    for m, e in enumerate(step.metric.roots(ratio, sigma).flatten(1)):
+        EVE = e[:, None] * V * e
+        torch.testing.assert_close(EVE.diagonal(), told[m], rtol=1e-9, atol=0)
+        weights = torch.linalg.solve(J @ EVE @ J.T + 1e-2 * torch.eye(len(J), dtype=J.dtype), r[m])
+        expected = x0[m].flatten() - EVE @ J.T @ weights
+        torch.testing.assert_close(found[m].flatten(), expected, atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("sigma", [0.05, 2.0])
 @pytest.mark.parametrize("factored", [True, False])
 def test_two_residuals_are_solved_together(sigma, factored):
     """Geostrophic wind, each residual with an s^2 of its own, against dense algebra."""

@@ -42,7 +42,7 @@ class Flow:
         self.equation = EquationOnModel(EquationRecord(state, channels, floor / 2, floor), self.normaliser, grid)
         self.model = SimpleNamespace(
             normaliser=self.normaliser, grid=grid, shape=(3, N, N), error=NetworkError([0.01, 1.0], [MSE, MSE]),
-            layout=SimpleNamespace(names=["p", "K", "f"]), constraints=lambda: [self.equation], steps={},
+            layout=SimpleNamespace(names=["p", "K", "f"]), constraints=lambda: [self.equation], steps={}, variance=None,
         )  # fmt: skip
         self.good = self.normaliser.encode(u)
         self.bad = self.good + 0.1 * torch.from_numpy(rng.standard_normal(u.shape))

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from sciguide import covariance, modes
 from sciguide.covariance import fit_eof, fit_prior, fit_spectral
-from sciguide.prior import Isotropic, Spectral, prior_from_dict
+from sciguide.prior import EOF, Isotropic, Spectral, prior_from_dict
+from sciguide.shrinkage import Shrinkage
 
 SHAPE = (2, 6, 7)
 BOUNDARIES = [("periodic", "periodic"), ("open", "periodic"), ("neumann", "open")]
@@ -21,6 +23,17 @@ def correlated_fields(n: int, seed: int = 0) -> torch.Tensor:
     return x + 1
 
 
+def smooth_beside_rough(x: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor) -> EOF:
+    """The prior of fields whose second channel has three modes, the first all of them, of which few are kept."""
+    second = x[:, 1:] * mask[1]
+    low = torch.linalg.svd(second.flatten(1), full_matrices=False)
+    second = (low.U[:, :3] * low.S[:3] @ low.Vh[:3]).reshape(second.shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modes, "MOST_MODES", 15)
+        patch.setattr(covariance, "choose_shrinkage", lambda *_: Shrinkage(0.0, 1.0, 0.0))
+        return fit_eof(torch.cat([x[:, :1], second], 1), mask, weights, 100)
+
+
 def priors() -> dict[str, object]:
     x = correlated_fields(400)
     mask = torch.rand(SHAPE, generator=torch.Generator().manual_seed(1)) > 0.3
@@ -29,6 +42,7 @@ def priors() -> dict[str, object]:
     return {
         **out,
         "eof": fit_eof(x * mask, mask, weights, 100),
+        "eof by channel": smooth_beside_rough(x * mask, mask, weights),
         "isotropic": Isotropic(mask, torch.tensor(0.7).double()),
     }
 
@@ -57,6 +71,7 @@ def test_functions_of_the_covariance(name):
     M, root = prior.apply_M(columns, sigma).flatten(1), prior.sqrt_M(columns, sigma).flatten(1)
     torch.testing.assert_close(M, sigma**2 * gain, atol=1e-12, rtol=0)
     torch.testing.assert_close(root @ root, M, atol=1e-12, rtol=0)
+    torch.testing.assert_close(prior.diagonal(prior.error_variances(sigma)).flatten(), M.diagonal(), atol=1e-12, rtol=0)
     for channels in ([0], [1], [0, 1]):
         alone = correlated_fields(2, seed=3)[:, channels]
         embedded = torch.zeros(2, *SHAPE, dtype=torch.float64)
@@ -100,6 +115,16 @@ def test_eof_recovers_a_low_rank_covariance():
     prior = fit_eof(x.reshape(-1, 1, 8, 8), mask, None, None)
     assert prior.variances[:3].tolist() == pytest.approx([36, 16, 4], rel=0.06)
     assert float(prior.variances[3:63].mean()) == pytest.approx(0.01, rel=0.05)
+
+
+def test_what_modes_leave_is_of_each_channel():
+    """A field of three modes keeps its own smoothness beside one of which half the variance is not in any mode kept."""
+    prior = PRIORS["eof by channel"]
+    rough, smooth = prior.tau2.tolist()
+    assert smooth < 1e-12 * rough and prior.vectors.shape[1] == 15
+    drawn = prior.sample(torch.randn(2000, *SHAPE, generator=torch.Generator().manual_seed(7), dtype=torch.float64))
+    spectrum = torch.linalg.svdvals((drawn - prior.mean)[:, 1].flatten(1)) ** 2
+    assert float(spectrum[3:].sum()) < 1e-10 * float(spectrum.sum())
 
 
 def test_few_samples_shrink_towards_a_homogeneous_covariance():

@@ -23,6 +23,7 @@ def generate(
     scales: Literal["ml", "told"] = "ml",
     no_equations: bool = False,
     direction: Literal["kriging", "gradient"] = "kriging",
+    variance: Literal["learned", "prior"] = "learned",
     hard: bool = False,
     iterations: int = 200,
     preference: float = 0.5,
@@ -43,6 +44,7 @@ def generate(
         scales: of the prior's and the observations' errors: estimated by maximum likelihood, or as told
         no_equations: guide by the observations alone, also where the model has equations
         direction: in which equations correct: kriging, or gradient, cheap steps down the gradient of the residual
+        variance: of the estimates' errors: learned, where the model has a network of it, or the prior's
         hard: project onto the equations, as far as their solver comes, instead of to what the training data have
         iterations: at most, of the equations' solver; 1 is the preconditioned gradient; down the gradient at most 20
         preference: of the learned policy, from 0, the distribution alone, to 1, physics alone
@@ -62,7 +64,7 @@ def generate(
     if obs and policy == "none":
         raise InputError(f"--obs {obs}: the policy none does not look at it; add --policy fixed, or a tuned one")
     guides = {"observations": obs, "scales": scales, "equations": not no_equations, "direction": direction}
-    guides |= {"hard": hard, "iterations": iterations, "preference": preference}
+    guides |= {"variance": variance, "hard": hard, "iterations": iterations, "preference": preference}
     options = Options(steps=steps, policy=policy, batch=batch, **guides)
     model = find_model(run)
     folder = Path(out) if out else model.parent / "ensemble"

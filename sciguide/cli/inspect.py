@@ -63,6 +63,9 @@ def describe_model(path: Path) -> list[str]:
         f"network    {weights:,} weights; prior {model.prior.kind}; sigma {model.sigma_min:g} to {model.sigma_max:g}",
         f"data       {model.effective:.0f} effective samples, fingerprint {model.fingerprint[:12]}",
     ]
+    if model.variance:
+        weights = sum(p.numel() for p in model.variance.network.parameters())
+        lines.append(f"variance   of the network's errors, {weights:,} weights")
     return lines + [f"equation   {e.name}: floor of the relative residual {e.floor**0.5:.3g}" for e in model.equations]
 
 

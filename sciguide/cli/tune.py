@@ -28,6 +28,7 @@ def tune(
     direction: Literal["kriging", "gradient"] = "kriging",
     scales: Literal["ml", "told"] = "ml",
     iterations: int = 200,
+    variance: Literal["learned", "prior"] = "learned",
     steps: int | list[int] = 20,
     bands: Literal[1, 4] = 4,
     octaves: Literal[1, 4] = 1,
@@ -59,6 +60,7 @@ def tune(
         direction: in which equations correct: kriging, or gradient, cheap steps down the gradient of the residual
         scales: that the formula estimates by maximum likelihood, or takes as told
         iterations: of the formula's conjugate gradients, at most
+        variance: of the estimates' errors: learned, where the model has a network of it, or the prior's
         steps: evaluations of the network per member, or [least, most]
         bands: in which a policy bends the variance of each constraint
         octaves: in which it bends how far each variable may move
@@ -87,7 +89,8 @@ def tune(
     ranges |= {"steps": span("--steps", steps, 1), "misreport": misreport, "bias": bias, "constants": constants or {}}
     rules = Rules(
         Variety(channels=observed(model, observe), **ranges),
-        **{"equations": not no_equations, "direction": direction, "scales": scales, "iterations": iterations},
+        **{"equations": not no_equations, "direction": direction, "scales": scales, "variance": variance},
+        **{"iterations": iterations},
         **{"levers": Levers(bands, octaves, compute), "norm": norm, "front": front, "price": price},
         **{"trajectories": trajectories, "judged": judged, "members": members, "seed": seed},
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 from sciguide.actions import Levers
 from sciguide.datasets.module import GridData
 from sciguide.errors import InputError
-from sciguide.guidance import EVEN, Direction
+from sciguide.guidance import EVEN, Direction, Errors
 from sciguide.learner import ITERATION, JUDGED, Task
 from sciguide.model import Model
 from sciguide.policy import save_policy
@@ -52,6 +52,7 @@ class Rules:
     direction: Direction = "kriging"
     scales: Literal["ml", "told"] = "ml"
     iterations: int = 200
+    variance: Errors = "learned"
     levers: Levers = Levers()
     norm: Norm = "energy"
     front: bool = False
@@ -97,7 +98,7 @@ def truths(run: Path, model: Model) -> Tensor:
 
 def make_task(model: Model, truths: Tensor, rules: Rules) -> Task:
     """What the rivals are tuned and judged on."""
-    told = {k: getattr(rules, k) for k in ("scales", "equations", "direction", "iterations")}
+    told = {k: getattr(rules, k) for k in ("scales", "equations", "direction", "iterations", "variance")}
     return RunProblems(model, truths, rules.variety, **told).task(rules.seed, rules.levers)
 
 

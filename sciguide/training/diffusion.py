@@ -15,10 +15,12 @@ from sciguide.constraints import EquationRecord, record_equations
 from sciguide.covariance import fit_prior
 from sciguide.datasets.module import GridData
 from sciguide.denoiser import Denoiser
+from sciguide.errors import InputError
 from sciguide.grid import Grid, grid_of
 from sciguide.model import Model, NetworkError, build_network
 from sciguide.prior import Prior
 from sciguide.strength import calibrate
+from sciguide.training.variance import CHANCE, fit_variance
 
 MOST_VALUES = 2**26  # of the training split that the prior is fitted to, every n-th sample of a larger one
 ERROR_SIGMAS = 12  # noise levels at which the network's error is measured
@@ -57,6 +59,8 @@ class DiffusionModule(L.LightningModule):
             and standard deviation 1.2 (EDM's data have standard deviation 0.5)
         equations: that the fields should obey, by name or `module:Class`; for each the variables of its fields where
             their names do not tell, and its constants, as in `helmholtz: {psi: pressure, k2: 4.0}`
+        variance: fit a network of the denoiser's error variance after it, to the validation samples, for guidance by
+            observations where the data are not Gaussian
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class DiffusionModule(L.LightningModule):
         sigma_data: float = 1.0,
         noise: Literal["log_uniform", "log_normal"] = "log_uniform",
         equations: dict[str, dict[str, str | float]] | None = None,
+        variance: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -181,8 +186,22 @@ class DiffusionModule(L.LightningModule):
             equations=fitted.equations,
         )
         calibrate(model, self.held_out(data).double()[:CALIBRATED])
+        if self.hparams.variance:
+            self.fit_variance(model, data)
         self.train(training)
         return model
+
+    def fit_variance(self, model: Model, data: GridData) -> None:
+        """The network of the error's variance, kept where it is better than the prior's on samples that judge.
+        Raises InputError without validation samples."""
+        if "validation" not in data.prepared.split:
+            raise InputError("model.variance is fitted to validation samples: give `data.validation`")
+        x = data.normaliser.encode(torch.tensor(data.split("validation"), dtype=torch.float64))
+        network, judged = fit_variance(model, x, self.area.to(x))
+        better = judged.gain < -CHANCE * judged.error
+        model.variance = network if better else None
+        found = f"{judged.gain:+.3f} +- {judged.error:.3f} against the prior's"
+        print(f"variance network: deviance on held-out samples {found}; {'kept' if better else 'not kept'}")
 
     def held_out(self, data: GridData) -> Tensor:
         """Some validation samples (training ones if none), normalised."""

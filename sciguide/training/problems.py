@@ -19,7 +19,7 @@ from torch import Tensor
 from sciguide.actions import USUAL, Actions, Levers
 from sciguide.constraints import EquationRecord
 from sciguide.errors import InputError
-from sciguide.guidance import Constraint, Direction, Guidance, constraints_for
+from sciguide.guidance import Constraint, Direction, Errors, Guidance, constraints_for
 from sciguide.learner import JUDGED, Task
 from sciguide.model import Model
 from sciguide.observations import Observations
@@ -42,8 +42,8 @@ class Shared(NamedTuple):
 class RunProblems:
     """The problems of a model. `truths`: normalised fields (N, C, Y, X) float64 in the order of the record, of which
     the last third is for judging; `variety`: what is known of them, and what varies; `equations`: whether those of the
-    model guide; `direction`: of the linear ones. Raises InputError where there are too few truths, nothing to guide by,
-    or a constant that no equation has."""
+    model guide; `direction`: of the linear ones; `variance`: of estimates. Raises InputError where there are too few
+    truths, nothing to guide by, or a constant that no equation has."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class RunProblems:
         equations: bool = True,
         direction: Direction = "kriging",
         iterations: int = 200,
+        variance: Errors = "learned",
     ) -> None:
         if len(truths) < 6:
             raise InputError(f"{len(truths)} validation samples: tuning needs 6 at least, to learn and to judge by")
@@ -66,7 +67,7 @@ class RunProblems:
                 raise InputError(f"no equation of the model has a constant {name}, but {', '.join(sorted(known))}")
         cut = len(truths) - len(truths) // 3
         self.model, self.truths, self.variety = model, (truths[:cut], truths[cut:]), variety
-        self.options = {"scales": scales, "direction": direction, "iterations": iterations}
+        self.options = {"scales": scales, "direction": direction, "iterations": iterations, "variance": variance}
         self.equations = model.constraints() if equations else []
         self.groups = GROUPS if variety.grouped else NETWORKS if self.observed else 1
         self.shared = lru_cache(maxsize=2 * self.groups)(self._shared)
