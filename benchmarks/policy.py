@@ -99,13 +99,13 @@ def kept(path: Path, make: Callable[[], dict]) -> dict:
     if path.is_file():
         read = json.loads(path.read_text())
         return {
-            n: (Levers(*levers), Judged(*(np.asarray(v) for v in arrays), *numbers))
-            for n, (levers, arrays, numbers) in read.items()
+            name: (Levers(*levers), Judged(*(np.asarray(v) for v in arrays), *numbers))
+            for name, levers, arrays, numbers in read["rivals"]
         }
     found = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain = {n: [list(v), [j.score.tolist(), j.energy.tolist()], list(j[2:])] for n, (v, j) in found.items()}
-    write_json(path, plain)
+    plain = [[n, list(v), [j.score.tolist(), j.energy.tolist()], list(j[2:])] for n, (v, j) in found.items()]
+    write_json(path, {"rivals": plain})
     return found
 
 
