@@ -18,13 +18,14 @@ COLUMNS = ("update", "trajectories", "score", "entropy", "action_rms", "at_limit
 
 
 class Best(Callback):
-    """Keeps the policy's state of the highest score on held problems, the formula, with which it begins, included. It
-    is part of a checkpoint, so a resumed run keeps the same."""
+    """Keeps the policy's state of the highest score on held problems, the formula, with which it begins, included: a
+    state replaces the one before if it gains more than a standard error of that, problem by problem. It is part of a
+    checkpoint, so a resumed run keeps the same."""
 
     def __init__(self, task: Task, worth: Worth, updates: int, problems: int, noises: int) -> None:
         self.task, self.worth, self.noises = task, worth, noises
         self.numbers, self.every = range(HELD, HELD + problems), -(-updates // (CHECKS - 1))
-        self.score, self.state = -torch.inf, {}
+        self.scores, self.state = torch.zeros(0), {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.state:
@@ -36,16 +37,17 @@ class Best(Callback):
 
     def check(self, module: L.LightningModule) -> None:
         """Score the policy's mean action, and keep its state where that is the best so far."""
-        score = float(self.task.score(module.policy, self.numbers, "tune", self.worth, self.noises).mean())
-        if score > self.score:
-            self.score = score
+        scores = self.task.score(module.policy, self.numbers, "tune", self.worth, self.noises)
+        gain = scores - self.scores if self.state else torch.ones_like(scores)
+        if gain.mean() > gain.std() / len(gain) ** 0.5:
+            self.scores = scores
             self.state = {k: v.detach().clone() for k, v in module.policy.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"score": float(self.score), "state": self.state}
+        return {"scores": self.scores, "state": self.state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.score, self.state = state_dict["score"], state_dict["state"]
+        self.scores, self.state = state_dict["scores"], state_dict["state"]
 
 
 class History(Callback):
