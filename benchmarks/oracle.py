@@ -1,6 +1,6 @@
 """Relations that Gaussian fields settle, where the denoiser and the posterior are known exactly.
 
-    python benchmarks/oracle.py [--small] [--date 2026-01-31]
+    python benchmarks/oracle.py [--small] [--only NAME ...] [--date 2026-01-31]
 
 writes benchmarks/results/oracle.csv (--small: oracle_small.csv), one number a row. Rows without an interval are exact;
 the others are estimates from `n` samples, truths, problems or seeds, with 95 % bootstrap intervals. By study:
@@ -11,7 +11,8 @@ the others are estimates from `n` samples, truths, problems or seeds, with 95 % 
   by point observations (`oracle_points.py`); by a quadratic constraint (`oracle_quadratic.py`);
 - A4 trajectories that learning takes (`oracle_learner.py`). Rivals of the learned policy are in `policy.py`.
 
-Settings are those of the functions' defaults. On one core it takes about half an hour, --small two minutes.
+Settings are those of the functions' defaults. On one core it takes about half an hour, --small two minutes. With --only
+the rows of other studies stay in the table as they are.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from benchmarks.oracle_points import point_rows
 from benchmarks.oracle_quadratic import energy_rows, speed_rows
 from benchmarks.oracle_rows import Row
 from benchmarks.oracle_unguided import gaussian_rows, mixture_rows
-from benchmarks.tables import RESULTS, write_table
+from benchmarks.tables import RESULTS, read_table, write_table
 
 Study = Callable[[], list[Row]]
 
@@ -62,14 +63,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="relations that Gaussian fields settle")
     parser.add_argument("--small", action="store_true", help="smaller fields and fewer samples, two minutes")
     parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
+    parser.add_argument("--only", nargs="*", default=[], choices=FULL, help="studies; all if left out")
     given = parser.parse_args()
     rows: list[Row] = []
     for name, study in (SMALL if given.small else FULL).items():
-        begun = time.perf_counter()
-        rows += study()
-        print(f"{name}: {time.perf_counter() - begun:.0f} s", flush=True)
+        if not given.only or name in given.only:
+            begun = time.perf_counter()
+            rows += study()
+            print(f"{name}: {time.perf_counter() - begun:.0f} s", flush=True)
+    path = RESULTS / f"oracle{'_small' if given.small else ''}.csv"
+    made = {row.study for row in rows}
+    kept = [row for row in read_table(path) if row["study"] not in made] if given.only else []
     about = f"relations that Gaussian fields settle; {given.date}; {torch.get_num_threads()} threads"
-    write_table(RESULTS / f"oracle{'_small' if given.small else ''}.csv", [row._asdict() for row in rows], about)
+    write_table(path, [*kept, *(row._asdict() for row in rows)], about)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ other runs in the table are kept.
 """
 
 import argparse
-import csv
 import json
 from datetime import date
 from pathlib import Path
@@ -21,7 +20,7 @@ import yaml
 
 from benchmarks.sparse import PLANS, fit
 from benchmarks.sparse_problems import SETS
-from benchmarks.tables import RESULTS, write_table
+from benchmarks.tables import RESULTS, read_table, write_table
 from sciguide.bootstrap import bootstrap, paired_bootstrap
 from sciguide.cli import main as sciguide
 
@@ -62,11 +61,7 @@ def rows(run: Path, config: Path, each: list[dict], trajectories: int) -> list[d
 
 def earlier(path: Path, run: Path, config: Path) -> list[dict]:
     """Rows of other runs and configs in the table that is there."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        found = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    return [r for r in found if (r["run"], r["problems of"]) != (run.name, config.stem)]
+    return [r for r in read_table(path) if (r["run"], r["problems of"]) != (run.name, config.stem)]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -28,6 +28,14 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], about: str) -> No
         print("  ".join(short(row[k]).ljust(w) for k, w in widths.items()))
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that is there, as text; none where it is not."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
 def short(value: Any) -> str:
     """Four significant digits of a float, anything else as it is."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
