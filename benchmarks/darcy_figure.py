@@ -4,7 +4,7 @@
 
 draws docs/figures/darcy.png from benchmarks/results/darcy.csv and the run's model: R_MAE against the distance from p
 solved anew, a point for every method, and of the first member of the seed log K, p, and the size of the residual of the
-flow, unguided and guided.
+flow, unguided and guided. The chief numbers of the table are printed as Markdown.
 """
 
 import argparse
@@ -26,7 +26,7 @@ KINDS = (  # of methods: what their names hold, label, marker; the first that fi
     ("solver data", "data", "k*"),
     ("re-solved", "p solved anew", "C7D"),
     ("least squares", "least squares of this set at the end", "C2^"),
-    ("guided", "guided (kriging step)", "C3o"),
+    (", guided", "guided (kriging step)", "C3o"),
     ("DPS", "DPS", "C4v"),
     ("gradient", "gradient steps", "C1s"),
     ("unguided", "unguided", "C0P"),
@@ -34,12 +34,46 @@ KINDS = (  # of methods: what their names hold, label, marker; the first that fi
 )
 
 
+COLUMNS = (  # of the Markdown table: title, metric, variable
+    ("R_MAE", "R_MAE", "both"),
+    ("re", "re", "p"),
+    ("W1 x 100, log K", "W1 x 100", "log K"),
+    ("W1 x 100, p", "W1 x 100", "p"),
+    ("std, log K", "std ratio", "log K"),
+    ("std, p", "std ratio", "p"),
+    ("seconds", "seconds", "member"),
+    ("share", "share", "guidance"),
+)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a table."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+def markdown(path: Path) -> str:
+    """Its chief numbers, a method a line; of distances also the upper end of the Monte-Carlo interval."""
+    found: dict[tuple[str, str, str], dict[tuple[str, str], dict[str, str]]] = {}
+    for row in read(path):
+        key = row["method"], row["evaluations"], row["n"]
+        found.setdefault(key, {})[row["metric"], row["variable"]] = row
+    titles = ["method", "evaluations", "n", *(title for title, _, _ in COLUMNS)]
+    lines = [titles, ["---"] * len(titles)]
+    for key, numbers in found.items():
+        cells = []
+        for _, *metric in COLUMNS:
+            row = numbers.get(tuple(metric))
+            ceiling = row and metric[0].startswith("W1") and row["floor_high"] != "nan"
+            cells.append((f"{float(row['value']):.3g}" if row else "") + (f" ({row['floor_high']})" if ceiling else ""))
+        lines.append([*key, *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def points(path: Path) -> dict[str, list[tuple[float, float, bool]]]:
     """Per label (re, R_MAE, whether a network took part) of the rows of the table."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
     found: dict[tuple[str, str], dict[str, float]] = {}
-    for row in rows:
+    for row in read(path):
         found.setdefault((row["method"], row["evaluations"]), {})[row["metric"]] = float(row["value"])
     out: dict[str, list[tuple[float, float, bool]]] = {}
     for (method, _), values in found.items():
@@ -100,6 +134,7 @@ def main() -> None:
     model = Model.load(given.run / "model.pt")
     plain = chains(model, [given.seed], 1).x
     guided = corrected(model, plain, BEST).x
+    print(markdown(RESULTS / "darcy.csv"))
     draw(RESULTS / "darcy.csv", physical(model, plain)[0], physical(model, guided)[0], PATH)
 
 

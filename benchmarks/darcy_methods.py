@@ -66,6 +66,11 @@ class Timed:
         return out
 
 
+def few(members: int) -> int:
+    """Of the first seed, for rows that are not the chief ones."""
+    return max(members // 4, min(members, 16))
+
+
 def noises(model: Model, seeds: Sequence[int], members: int) -> Iterator[Tensor]:
     """White noise, members in batches, seed by seed."""
     for seed in seeds:
@@ -160,9 +165,9 @@ def without_network(model: Model, seeds: Sequence[int], members: int) -> Iterato
 def with_network(model: Model, seeds: Sequence[int], members: int) -> Iterator[Made]:
     """Unguided at 5, 10 and 20 evaluations; the last also low-passed, re-solved, and guided at the end. Of every seed
     are 20 evaluations, and the best guidance of them."""
-    few = members // 2
+    some = few(members)
     for steps in (5, 10, STEPS):
-        plain = chains(model, seeds, members) if steps == STEPS else chains(model, seeds[:1], few, steps)
+        plain = chains(model, seeds, members) if steps == STEPS else chains(model, seeds[:1], some, steps)
         pairs, key = physical(model, plain.x), f"{steps}"
         yield Made("network, unguided", pairs, steps, plain.seconds, 0.0, PLAIN, key)
     cost = plain.seconds
@@ -173,7 +178,7 @@ def with_network(model: Model, seeds: Sequence[int], members: int) -> Iterator[M
     yield Made("network, p re-solved", with_p(pairs, p), steps, spent, 1 - cost / spent, SOLVED, key)
     looking = looks(model, plain, seeds[0], min(members, BATCH))
     for options in VARIANTS:
-        found = corrected(model, plain.x if options == BEST else plain.x[:few], options)
+        found = corrected(model, plain.x if options == BEST else plain.x[:some], options)
         guidance = looking + found.seconds
         name = "hard" if options.get("hard") else options["scales"]
         about = f"network, guided at the end, {options['iterations']} iterations, {name}"

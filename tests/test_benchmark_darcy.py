@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from benchmarks.darcy import DISTANCES, EVALUATION, TUNING, flux_form, logs, refuse_shared
+from benchmarks.darcy_figure import draw, flow, markdown, points
 from benchmarks.darcy_measures import FIELDS, Axis, Truth, compare, describe, parts_of, transport
 from benchmarks.darcy_methods import low_passed, solved, trivial
 from benchmarks.darcy_rivals import fitted
@@ -127,6 +128,26 @@ def test_low_pass_keeps_long_waves_alone():
     y = (np.arange(32) + 0.5) / 32
     long, short = np.outer(np.cos(15 * np.pi * y), np.ones(32)), np.outer(np.ones(32), np.cos(16 * np.pi * y))
     np.testing.assert_allclose(low_passed((long + short)[None])[0], long, atol=1e-12)
+
+
+def test_the_picture_and_the_page_show_the_table(tmp_path):
+    path = tmp_path / "darcy.csv"
+    lines = [
+        '"network, unguided",20,8,R_MAE,both,.2,.3',
+        '"network, unguided",20,8,re,p,.1,nan',
+        '"network, unguided",20,8,W1 x 100,p,.04,.07',
+        "solver data,0,8,R_MAE,both,.001,.002",
+        "solver data,0,8,re,p,0,nan",
+    ]
+    path.write_text("\n".join(["# about", "method,evaluations,n,metric,variable,value,floor_high", *lines]))
+    found = points(path)
+    assert found == {"data": [(0.0, 0.001, False)], "unguided": [(0.1, 0.2, True)]}
+    assert "| network, unguided | 20 | 8 | 0.2 | 0.1 |  | 0.04 (.07) |" in markdown(path)
+    K = np.exp(0.1 * fields(1, 8)[:, 0].astype(np.float64))
+    pairs = np.stack([K, darcy_smooth.solve(K)], 1)
+    assert np.abs(flow(pairs)).mean() < 0.3 * np.abs(darcy_smooth.source(N)).mean()
+    draw(path, pairs[0], pairs[0], tmp_path / "darcy.png")
+    assert (tmp_path / "darcy.png").stat().st_size > 10_000
 
 
 def test_seeds_are_disjoint():
