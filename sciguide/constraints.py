@@ -35,8 +35,8 @@ class EquationRecord:
     fields, in their order, and of each field's levels, ascending in `z`, where the equation is over levels; `s2`: of
     each residual the mean over the samples of (r / scale)^2; `floor`: R_data, the .9 quantile of R over the samples,
     never below 1e-6; `z`: the third axis, as the equation wants it, where it has one; `static`: of the fields that are
-    the same in all samples, and have no channel, the names in the layout; `strength`: pairs (sigma, s*) of a nonlinear
-    equation, see `sciguide/strength.py`.
+    the same in all samples, and have no channel, the names in the layout; `strength` and `shares`, see
+    `sciguide/strength.py`: pairs (sigma, s*) of a nonlinear equation, and (sigma, one factor of V_f for each field).
     """
 
     operator: dict[str, Any]
@@ -46,6 +46,14 @@ class EquationRecord:
     z: list[float] | None = None
     static: dict[str, str] = field(default_factory=dict)
     strength: list[list[float]] = field(default_factory=list)
+    shares: list[list[float]] = field(default_factory=list)
+
+    def share_at(self, f: int, sigma: float) -> float:
+        """By which V of field `f` is multiplied, log-linear; 1 where it was not measured."""
+        if not self.shares:
+            return 1.0
+        sigmas, found = np.log(self.shares)[:, [0, f + 1]].T
+        return float(np.exp(np.interp(np.log(sigma), sigmas, found)))
 
     def strength_at(self, sigma: float) -> float:
         """s*(sigma), log-linear in sigma; 1 where it was not measured."""

@@ -52,11 +52,12 @@ class Metric:
         return out if self.rings is None else torch.where(prior.mask, out, 0)
 
     def _size(self, f: int, sigma: float) -> float:
-        """The network's mean square error in field f, over the Wiener filter's where J is constant."""
-        error = self.model.error.at(sigma)[self.channels[f]]
+        """The network's mean square error in field f, over the Wiener filter's where J is constant, and what a
+        calibration has made of it."""
+        error, share = self.model.error.at(sigma)[self.channels[f]], self.J.equation.record.share_at(f, sigma)
         if self.rings is not None:
-            return float(error.mean())
-        return float(error.sum() / self.model.prior.error_std(sigma).flatten()[self.channels[f]].square().sum())
+            return share * float(error.mean())
+        return share * float(error.sum() / self.model.prior.error_std(sigma).flatten()[self.channels[f]].square().sum())
 
     def _filtered(self, v: Tensor, scale: Tensor) -> Tensor:
         """The fields with each octave multiplied by the root of its scale (B, F, 4)."""

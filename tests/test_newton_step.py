@@ -16,7 +16,7 @@ from sciguide.equations import get
 from sciguide.grid import Grid
 from sciguide.model import NetworkError
 from sciguide.rings import Rings
-from sciguide.strength import calibrate
+from sciguide.strength import calibrate, divided
 
 N, SAMPLES, SIGMA_MIN = 10, 24, 0.01
 EDGES = ("open", "periodic")
@@ -134,9 +134,25 @@ def test_strength_is_what_regression_on_held_out_samples_gives():
     assert strength[0][1] > strength[-1][1], "the step points at the truth where there is little noise"
     noisy = problem.model.sigmas(8)[0]
     assert strength[-1] == [noisy, 0.0], "at the most noise it explains less than a hundredth"
+    assert [len(s) for s in problem.model.equations[0].shares] == [4] * 8
     linear = Flow()
     calibrate(linear.model, linear.x[:8])
     assert linear.model.equations[0].strength == []
+
+
+def test_the_field_that_errs_is_found():
+    """With errors in p alone or in K alone V is taken from the other; what is recorded multiplies V."""
+    problem = Flow(("p", "K"))
+    noise = torch.from_numpy(np.random.default_rng(2).standard_normal((SAMPLES, 3, N, N)))
+    for sizes, low, high in (((0.01, 1.0, 0.0), 0, 1), ((1.0, 0.01, 0.0), 1, 0)):
+        error = problem.model.prior.sqrt_M(noise, 0.05) * torch.tensor(sizes)[:, None, None]
+        found = divided(problem.step(), problem.x - error, error, 0.05)
+        assert found.tilt[high] > found.tilt[low] + 2 and 0.2 < found.explained <= 1
+    record = problem.model.equations[0]
+    plain = problem.step().metric(noise, 0.1)
+    problem.model.equations = [replace(record, shares=[[0.01, 0.5, 4.0, 1.0], [1.0, 0.5, 16.0, 1.0]])]
+    ratio = torch.tensor([0.5, 8.0, 0.0], dtype=torch.float64)[:, None, None]
+    assert torch.allclose(problem.step().metric(noise, 0.1), ratio * plain)
 
 
 def test_linearised_systems_are_solved_no_better_than_they_are_linear():
