@@ -67,7 +67,7 @@ class Task(NamedTuple):
         return of.solution if self.name == "forward" else of.input
 
 
-TASKS = Task("forward", 0.0), Task("inverse", 0.0), Task("inverse", 0.01)
+TASKS = Task("inverse", 0.0), Task("forward", 0.0), Task("inverse", 0.01)
 
 
 @dataclass(frozen=True, eq=False)

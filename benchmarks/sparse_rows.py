@@ -71,9 +71,8 @@ def models_of(of: Set, model: Model) -> Models:
 
 
 def rows_of(of: Set, plan: Plan, models: Models, task: Task) -> Iterator[Row]:
-    """All rows of one task: with noise the main ones, and forward no other numbers of evaluations."""
-    model, free = models.trained, task.noise == 0
-    whole = free and task.name == "inverse"
+    """All rows of one task; rivals, and what evaluations cost, of the inverse one without noise alone."""
+    model, whole = models.trained, task == Task("inverse", 0.0)
     if of.gaussian:
         yield Row(EXACT, 0, exact_mean)
         yield Row("exact posterior, draws", 0, exact_draws)
@@ -84,37 +83,43 @@ def rows_of(of: Set, plan: Plan, models: Models, task: Task) -> Iterator[Row]:
             yield Row("exact prior, observations", steps, make, True)
     plain = partial(guided, models.plain, steps=USUAL)
     yield Row("N(mu, C), observations", USUAL, partial(plain, equations=False), True)
-    if USUAL in plan.coupled and free:
+    if USUAL in plan.coupled and whole and of.gaussian:
         yield Row("N(mu, C), observations + equation", USUAL, plain, True)
     if plan.trained:
-        yield from _formula(model, plan, whole)
+        yield from _alone(model, plan, whole)
+        if of.gaussian or task.name == "forward":  # Darcy's equation moves p alone
+            yield from _together(model, plan, whole)
         if task.name == "forward":
             make = _again(partial(guided, model, steps=USUAL, equations=False))
             yield Row("network, observations, re-solved", USUAL, make)
-        if free:
+        if whole:
             yield from _rivals(model)
 
 
-def _formula(model: Model, plan: Plan, whole: bool) -> Iterator[Row]:
-    """With the network: by observations alone, with the equation, with the variance that a network tells; where
-    `whole`, with other numbers of evaluations and scales by maximum likelihood."""
-    alone = {"equations": False}
+def _alone(model: Model, plan: Plan, whole: bool) -> Iterator[Row]:
+    """With the network, by observations alone, and with the variance that a network tells; where `whole`, with other
+    numbers of evaluations and scales by maximum likelihood."""
+    alone = partial(guided, model, equations=False)
     for count in plan.steps if whole else (USUAL,):
-        make = partial(guided, model, steps=count, **alone)
-        yield Row("network, observations", count, make, count != USUAL)
-    for count in plan.coupled if whole or USUAL not in plan.coupled else (USUAL,):
-        dear = count != USUAL and USUAL in plan.coupled
-        yield Row("network, observations + equation", count, partial(guided, model, steps=count), dear)
-    if model.variance:
-        learned = partial(guided, model, steps=USUAL, variance="learned")
-        yield Row("network, observations, learned variance", USUAL, partial(learned, **alone))
-        yield Row("network, observations + equation, learned variance", USUAL, learned)
+        yield Row("network, observations", count, partial(alone, steps=count), count != USUAL)
+    likely = partial(alone, steps=USUAL, scales="ml")
     if whole:
-        likely = partial(guided, model, steps=USUAL, scales="ml", **alone)
         yield Row("network, observations, scales ml", USUAL, likely, True)
-        if model.variance:
-            make = partial(likely, variance="learned")
-            yield Row("network, observations, scales ml, learned variance", USUAL, make, True)
+    if model.variance:
+        yield Row("network, observations, learned variance", USUAL, partial(alone, steps=USUAL, variance="learned"))
+        if whole:
+            name = "network, observations, scales ml, learned variance"
+            yield Row(name, USUAL, partial(likely, variance="learned"), True)
+
+
+def _together(model: Model, plan: Plan, whole: bool) -> Iterator[Row]:
+    """The same with the equation."""
+    usual = USUAL if USUAL in plan.coupled else plan.coupled[0]
+    for count in plan.coupled if whole else (usual,):
+        yield Row("network, observations + equation", count, partial(guided, model, steps=count), count != usual)
+    if model.variance:
+        make = partial(guided, model, steps=usual, variance="learned")
+        yield Row("network, observations + equation, learned variance", usual, make)
 
 
 def _rivals(model: Model) -> Iterator[Row]:

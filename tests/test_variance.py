@@ -1,6 +1,7 @@
 """The variance network where the answer is known: a Gaussian set, and one of two states."""
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from sciguide.cli import main as sciguide
+from sciguide.generate import load
 from sciguide.kriging import Kriging
+from sciguide.model import Model
 from sciguide.observations import Observations
 from sciguide.prior import EOF
 from sciguide.training.variance import CHANCE, fit_variance
@@ -122,3 +126,28 @@ def test_kriging_with_it_errs_less_and_knows_by_how_much():
     assert better < 0.93 * plain
     for group in groups:
         assert abs(np.log(mended[group])) < 0.5 * abs(np.log(groups[group]))
+
+
+def test_a_run_keeps_it_and_members_are_drawn_by_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sciguide.training.diffusion.fit_variance", partial(fit_variance, steps=20))
+    monkeypatch.setattr("sciguide.training.diffusion.CHANCE", -1e9)  # whatever it is worth
+    data, run = tmp_path / "poisson.nc", tmp_path / "run"
+    words = f"--run={run} --data.source={data} --data.train=[0,48] --data.validation=[48,64] --data.batch_size=8"
+    words += " --data.steps_per_epoch=2 --trainer.max_epochs=1 --model.width=8 --model.multipliers=[1]"
+    assert not sciguide(["data", "make", "poisson", "--out", str(data), "--size", "8", "--samples", "64"])
+    assert not sciguide(["fit", "-c", "configs/sparse_poisson.yaml", *words.split(), "--model.variance=true"])
+    assert not sciguide(["inspect", str(run / "model.pt")])
+    assert "variance   of the network's errors" in capsys.readouterr().out
+    model = Model.load(run / "model.pt")
+    x0, ratio = torch.randn(2, *model.shape, dtype=torch.float64), model.variance.ratio
+    model.save(tmp_path / "again.pt")
+    assert torch.equal(Model.load(tmp_path / "again.pt").variance.ratio(x0, 0.5), ratio(x0, 0.5))
+    assert float((ratio(x0, 0.5) - 1).abs().max()) > 1e-3
+    (tmp_path / "obs.csv").write_text("variable,y,x,value,error\nf,0.5,0.5,0.7,0.1\n")
+    told = {"steps": 3, "policy": "fixed", "observations": str(tmp_path / "obs.csv"), "equations": False, "batch": 2}
+    drawn = {v: load(run).generate(2, variance=v, **told).f.values for v in ("learned", "prior")}
+    assert not np.array_equal(drawn["learned"], drawn["prior"]) and np.isfinite(drawn["learned"]).all()
+    model.variance = None
+    model.save(run / "model.pt")
+    for v in ("learned", "prior"):
+        assert np.array_equal(load(run).generate(2, variance=v, **told).f.values, drawn["prior"])
