@@ -21,11 +21,14 @@ CoCoGen 1.320 at 100, DiffusionPDE 3.388.
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, only its own folder is on the path
 
 import numpy as np
 import torch

@@ -22,11 +22,14 @@ Kolmogorov flows are trained, tuned and first compared at Reynolds numbers of 10
 import argparse
 import csv
 import re
+import sys
 import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, only its own folder is on the path
 
 import numpy as np
 import torch

@@ -21,10 +21,13 @@ What is done is kept in --runs and not done again.
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from datetime import date
 from functools import partial
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, only its own folder is on the path
 
 import numpy as np
 

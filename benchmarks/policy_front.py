@@ -12,8 +12,12 @@ tuned.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, only its own folder is on the path
 
 import numpy as np
 import torch

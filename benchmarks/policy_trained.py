@@ -12,8 +12,11 @@ other runs in the table are kept.
 
 import argparse
 import json
+import sys
 from datetime import date
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, only its own folder is on the path
 
 import numpy as np
 import yaml

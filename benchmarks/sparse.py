@@ -25,9 +25,12 @@ computed again, and the table is made of all of it: sizes can be run one by one.
 
 import argparse
 import json
+import sys
 import time
 from datetime import date
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, only its own folder is on the path
 
 import numpy as np
 import torch
