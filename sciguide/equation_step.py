@@ -19,8 +19,8 @@ finished field it is taken again until it gains no more.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Literal, NamedTuple
+from functools import lru_cache, partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from sciguide.antithetic import PAIRS, mean_residual
 from sciguide.constraints import EquationOnModel
 from sciguide.equation_factor import Factor
 from sciguide.equation_metric import Metric
+from sciguide.equation_spectrum import PROBES, Spectrum, spectrum_of
 from sciguide.field_step import FieldStep
 from sciguide.jacobian import At, Jacobian
 from sciguide.likelihood import equation_scales
@@ -36,7 +37,6 @@ from sciguide.model import Model
 from sciguide.octaves import BANDS, Octaves
 from sciguide.solver import Solved, conjugate_gradients
 
-PROBES = 16
 MOST_ITERATIONS = 1000  # whatever a policy asks for
 MOST_FACTORED = 3000  # rows of a system that is factorised
 LEAST_STRENGTH = 0.2  # below, a nonlinear equation leaves the estimate alone
@@ -44,14 +44,6 @@ EXACT, INEXACT = 1e-6, 0.1  # share of the residual that solves may leave
 MOST_NEWTON, NEWTON_GAIN = 4, 0.9  # steps on the finished field, while each leaves less than this of R
 MOST_SCALES = 3  # fields whose scales are sought one by one
 LEAST_S2 = 1e-8  # of the mean predicted variance: an exact s^2 of 0 leaves rounding to be divided by
-
-
-class Spectrum(NamedTuple):
-    """Diagonals in the transform of the L residuals, on their box (Y', X'): `fields` (F, L, Y', X') of J_f V_f J_f^T,
-    and `white` (L, Y', X') of J J^T."""
-
-    fields: Tensor
-    white: Tensor
 
 
 class EquationStep:
@@ -96,7 +88,7 @@ class EquationStep:
         told = told.repeat_interleave(levels)[self.J.live]
         self.s2 = told * (not hard)
         self.waves = Octaves(self.J.valid, model.grid.boundary)
-        self.spectrum = lru_cache(maxsize=64)(self._spectrum)
+        self.spectrum = lru_cache(maxsize=64)(partial(spectrum_of, self.J, self.metric, self.waves))
         self.draws = lru_cache(maxsize=64)(self._draws)
         small = self.J.constant and int(self.J.valid.sum()) <= MOST_FACTORED
         self.factor = Factor(self.J, self.metric) if small else None
@@ -109,31 +101,6 @@ class EquationStep:
         """On the finished field, and at every noise level where `when` says so; a nonlinear equation not at the last
         one, which is the finished field's and whose step the multistep rule would stretch."""
         return index == last or (self.when == "always" and (self.linear or index < last - 1))
-
-    def _spectrum(self, sigma: float) -> Spectrum:
-        """By probes of one residual at a time: what others leave in it would be noise."""
-        generator = torch.Generator().manual_seed(0)
-        z = torch.randint(0, 2, (PROBES, *self.waves.band.shape), generator=generator).to(torch.float64) * 2 - 1
-        fields, white = [], []
-        for k in range(len(self.J.valid)):
-            probe = z.new_zeros(PROBES, len(self.J.valid), *self.waves.band.shape)
-            probe[:, k] = z
-            back = self.J.transpose(self.waves.inverse(probe, z.new_zeros(PROBES, *self.J.valid.shape)))
-
-            def diagonal(moved: Tensor, k: int = k) -> Tensor:
-                found = (z * self.waves.transform(self.J.forward(moved)[:, k])).mean(0)
-                # what few probes leave of off-diagonal noise is bounded by the mean over the octave
-                means = self.waves.means(found).clamp(min=1e-300)
-                return torch.maximum(found, 0.05 * means[self.waves.band])
-
-            parts = []
-            for c in self.channels:
-                alone = torch.zeros_like(back)
-                alone[:, c] = back[:, c]
-                parts.append(diagonal(self.metric(alone, sigma)))
-            fields.append(torch.stack(parts))
-            white.append(diagonal(back))
-        return Spectrum(torch.stack(fields, 1), torch.stack(white))
 
     def _draws(self, sigma: float) -> Tensor:
         """Draws of the posterior's error at `sigma`, (P, 1, C, Y, X), the same for all members and runs."""
