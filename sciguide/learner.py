@@ -42,7 +42,7 @@ class Worth:
 
 class Played(NamedTuple):
     """A roll-out and its worth: potentials `phi` (T + 1, B), `reward` of every decision (T, B), `terminal` reward (B,),
-    and per problem (P,) the `score`, its mean return, the `energy` score, and the `cost` in evaluations."""
+    and per problem (P,) the `score`, its mean return, and the `energy` score."""
 
     rollout: Rollout
     phi: Tensor
@@ -50,7 +50,6 @@ class Played(NamedTuple):
     terminal: Tensor
     score: Tensor
     energy: Tensor
-    cost: Tensor
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,7 @@ class Task:
             spent = rollout.evaluations + worth.iteration * rollout.iterations
             reward = rewards(phi) - worth.price * spent / (len(phi) - 2)
             score = reward.sum(0).reshape(len(energy), -1).mean(1) - share * (1 - prefer) * energy
-            cost = spent.sum(0).reshape(len(energy), -1).mean(1)
-            played.append(Played(rollout, phi, reward, share * (1 - each) * gain, score, energy, cost))
+            played.append(Played(rollout, phi, reward, share * (1 - each) * gain, score, energy))
         return played
 
     def score(
