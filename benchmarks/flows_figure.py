@@ -97,7 +97,7 @@ def main() -> None:
     for axes, (name, flow) in zip(figure.subplots(len(FLOWS), 2), FLOWS.items(), strict=True):
         draw_spectra(axes[0], flow, given.runs / name)
         draw_residuals(axes[1], rows, flow)
-        axes[1].legend(fontsize=7, frameon=False)
+        axes[0].legend(fontsize=7, frameon=False, loc="lower left", ncols=2)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(given.out, dpi=DPI, metadata={"Software": None})
 
