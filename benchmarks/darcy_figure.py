@@ -121,7 +121,7 @@ def draw(table: Path, plain: NDArray, guided: NDArray, path: Path) -> None:
         axes[key].set(title=title, xticks=[], yticks=[])
         figure.colorbar(image, ax=axes[key], shrink=0.8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=75)
     plt.close(figure)
 
 
