@@ -107,7 +107,7 @@ def test_generate_takes_the_kernels(run, tmp_path, capsys):
 def test_equations_go_down_the_gradient_on_request(run, tmp_path):
     words = ("generate", str(run), "--members=2", "--batch=2", "--steps=4", "--policy=fixed", "--direction=gradient")
     found = counted(*words, f"--out={tmp_path / 'a'}")
-    assert found["jvp"] == found["vjp"] == 0 and found["energy_and_gradient"] == 10
+    assert found["jvp"] == found["vjp"] == found["energy_and_gradient"] == 0, "the formula does not look"
     # five decisions, of which each step acts at the last two, each of at most 21 launches
     assert 4 <= found["update"] <= 84 and found["energy"] == 2 and found["gradient"] == 0
     assert main([*words[:-1], "--direction=down"]) == 2
