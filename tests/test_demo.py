@@ -108,7 +108,7 @@ def test_small_demo_from_data_to_report(tmp_path, capsys):
             for what in (f"{name}, member 0 of", f"{name}, mean of", f"the spread of {name},"):
                 assert f"Map of {what} {method}" in alts
     assert all(f"Map of the residual of a member of {method}" in alts for method in [*methods, EXACT_MEAN])
-    assert sum(alt.startswith("Action ") for alt in alts) == 10  # four bands each of equation and observations, two fields
+    assert sum(alt.startswith("Action ") for alt in alts) == 10  # four bands of each constraint, two fields
     for stage in ("data", "fit", "tune", "generate", "evaluate"):
         assert f"<td>{stage}</td>" in html
     by = {(r["method"], r["variable"], r["metric"]): r["value"] for r in found["records"]}
