@@ -46,7 +46,7 @@ from sciguide.model import Model
 CONFIG = "configs/sparse_poisson.yaml"
 PLANS = {
     32: Plan(4000, 256, 40, 12, (10, 20, 50), (10, 20)),
-    64: Plan(4000, 256, 12, 12, (10, 20), (10,)),
+    64: Plan(4000, 256, 12, 12, (10, 20), (10,), ("--trainer.max_epochs=3",)),
     128: Plan(2000, 64, 16, 12, (20,), (), ("--trainer.max_epochs=0",), False),
 }
 QUICK = ("--data.steps_per_epoch=20", "--trainer.max_epochs=1", "--model.width=8", "--model.multipliers=[1,2]")
