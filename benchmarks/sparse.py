@@ -11,6 +11,7 @@ the exact mean's, by sqrt(1 + 1/16).
 - error_percent: relative L2 error of the ensemble's mean in the wanted field; wrong_percent: points on the wrong side
   of the middle of a field that has two values; crps_percent: fair CRPS over the field's rms; all means over draws;
 - ratio_to_exact: of the error to that of the exact posterior's mean, draw by draw, geometric mean;
+- crps_by_variance_percent: the CRPS with the learned variance minus that of the same row without, paired;
 - spread_over_error: 1 is calibrated; residual: root mean square of r over its scale, over members and draws;
 - seconds: of one ensemble, without what all problems share.
 
