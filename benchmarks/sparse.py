@@ -11,6 +11,7 @@ the exact mean's, by sqrt(1 + 1/16).
 - error_percent: relative L2 error of the ensemble's mean in the wanted field; wrong_percent: points on the wrong side
   of the middle of a field that has two values; crps_percent: fair CRPS over the field's rms; all means over draws;
 - ratio_to_exact: of the error to that of the exact posterior's mean, draw by draw, geometric mean;
+- crps_by_variance_percent: the CRPS with the learned variance minus that of the same row without, paired;
 - spread_over_error: 1 is calibrated; residual: root mean square of r over its scale, over members and draws;
 - seconds: of one ensemble, without what all problems share.
 
@@ -46,7 +47,7 @@ from sciguide.model import Model
 CONFIG = "configs/sparse_poisson.yaml"
 PLANS = {
     32: Plan(4000, 256, 40, 12, (10, 20, 50), (10, 20)),
-    64: Plan(4000, 256, 12, 12, (10, 20), (10,)),
+    64: Plan(4000, 256, 12, 12, (10, 20), (10,), ("--trainer.max_epochs=3",)),
     128: Plan(2000, 64, 16, 12, (20,), (), ("--trainer.max_epochs=0",), False),
 }
 QUICK = ("--data.steps_per_epoch=20", "--trainer.max_epochs=1", "--model.width=8", "--model.multipliers=[1,2]")

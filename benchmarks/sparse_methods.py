@@ -126,7 +126,7 @@ def sda_form(gamma: float) -> Callable:
 FORMS: dict[str, Callable[[Points, Tensor, float], Tensor]] = {
     "pixel errors": Points.pixel,
     "PiGDM": partial(Points.likelihood, r2=pigdm),
-    **{f"SDA, gamma {gamma:g}": sda_form(gamma) for gamma in (1e-2, 1e-1, 1.0)},
+    **{f"SDA, gamma {gamma:g}": sda_form(gamma) for gamma in (1e-3, 1e-2, 1e-1, 1.0)},
 }
 
 

@@ -25,7 +25,7 @@ from sciguide.model import Model
 
 EXACT = "exact posterior, mean"
 USUAL = 20  # evaluations of rows that are there once
-STRENGTHS = (0.3, 1.0)  # of DPS
+STRENGTHS = (0.3, 1.0, 3.0)  # of DPS
 MOST_EXACT = 32  # points along a side up to which the exact prior's modes are computed
 
 

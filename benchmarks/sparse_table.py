@@ -11,6 +11,7 @@ from sciguide.bootstrap import Interval, bootstrap
 from sciguide.scores import crps_points
 
 RESAMPLES = 1000
+LEARNED = ", learned variance"
 NONE = Interval(*(np.float64(np.nan),) * 3)
 
 
@@ -51,26 +52,35 @@ def rows(about: Mapping[str, Any], found: Mapping[Key, list[Score]], exact: Key 
 
     `exact`: the method that no other can beat, if there is one: `ratio_to_exact` is the geometric mean over draws of
     the errors over its own. `pixels`: the wanted field has two values, so wrong points count.
+    `crps_by_variance_percent`: what the learned variance changes, draw by draw.
     """
     out = []
     for (method, evaluations), scores in found.items():
-        s = Score(*map(np.array, zip(*scores, strict=True)))
-        row = {**about, "method": method, "evaluations": evaluations, "draws": len(scores)}
-        row |= _ends("error_percent", bootstrap(100 * s.error, np.mean, RESAMPLES))
-        if pixels:
-            row |= _ends("wrong_percent", bootstrap(100 * s.wrong, np.mean, RESAMPLES))
-        else:
-            row |= _ends("wrong_percent", NONE)
-        ratio = NONE
-        if exact:
-            best = np.array([b.error for b in found[exact]])[: len(scores)]
-            ratio = Interval(*map(np.exp, bootstrap(np.log(s.error / best), np.mean, RESAMPLES)))
-        row |= _ends("ratio_to_exact", ratio)
-        pairs = np.stack([s.variance, s.square], 1)
-        row |= _ends("spread_over_error", bootstrap(pairs, _spread_over_error, RESAMPLES))
-        row |= _ends("crps_percent", bootstrap(100 * s.crps, np.mean, RESAMPLES))
+        s, n = _stacked(scores), len(scores)
+        best = _stacked(found[exact][:n]).error if exact else None
+        plain = found.get((method.removesuffix(LEARNED), evaluations)) if method.endswith(LEARNED) else None
+        intervals = {
+            "error_percent": _mean(100 * s.error),
+            "wrong_percent": _mean(100 * s.wrong) if pixels else NONE,
+            "ratio_to_exact": Interval(*map(np.exp, _mean(np.log(s.error / best)))) if exact else NONE,
+            "spread_over_error": bootstrap(np.stack([s.variance, s.square], 1), _spread_over_error, RESAMPLES),
+            "crps_percent": _mean(100 * s.crps),
+            "crps_by_variance_percent": _mean(100 * (s.crps - _stacked(plain).crps)) if plain else NONE,
+        }
+        row = {**about, "method": method, "evaluations": evaluations, "draws": n}
+        for name, interval in intervals.items():
+            row |= _ends(name, interval)
         out.append(row | {"residual": float(np.sqrt(s.residual.mean())), "seconds": float(np.median(s.seconds))})
     return out
+
+
+def _stacked(scores: list[Score]) -> Score:
+    """Each number of all draws, (n,)."""
+    return Score(*map(np.array, zip(*scores, strict=True)))
+
+
+def _mean(values: NDArray) -> Interval:
+    return bootstrap(values, np.mean, RESAMPLES)
 
 
 def _spread_over_error(pairs: NDArray) -> float:

@@ -71,9 +71,14 @@ def fit_eof(
     anomalies = values - values.mean(0)
     homogeneous = Homogeneous.of(Lags.of((x - x.mean(0)) * mask, mask, choice.local), choice.length)
 
-    def covariance(v: Tensor) -> Tensor:
-        sample = anomalies.T @ (anomalies @ v) / (n - 1)
-        return (1 - choice.alpha) * sample + choice.alpha * homogeneous.apply(v)
+    def covariance(v: Tensor, part: slice) -> Tensor:
+        own = anomalies[:, part]
+        found = (1 - choice.alpha) * (own.T @ (own @ v)) / (n - 1)
+        if choice.alpha == 0:
+            return found
+        whole = v.new_zeros(d, v.shape[1])
+        whole[part] = v
+        return found + choice.alpha * homogeneous.apply(whole)[part]
 
     w = torch.ones_like(mask, dtype=x.dtype) if weights is None else weights.to(x).expand(mask.shape)
     sample = anomalies.square().sum(0) / (n - 1)

@@ -20,13 +20,13 @@ class Span(NamedTuple):
 
 
 class Spans:
-    """Modes of a `covariance`, (D, k) -> (D, k), of D points with `variance` and area `weights` (D,), `sizes` of them
-    in each channel. `negligible`: standard deviation of what need not be told apart, where it is smaller than that of
-    NEGLIGIBLE_SHARE."""
+    """Modes of the covariance C of D points with `variance` and area `weights` (D,), `sizes` of them in each channel.
+    `covariance(v, part)`: C v within a part of the points alone, (d, k) -> (d, k). `negligible`: standard deviation of
+    what need not be told apart, where it is smaller than that of NEGLIGIBLE_SHARE."""
 
     def __init__(
         self,
-        covariance: Callable[[Tensor], Tensor],
+        covariance: Callable[[Tensor, slice], Tensor],
         variance: Tensor,
         weights: Tensor,
         sizes: list[int],
@@ -35,7 +35,7 @@ class Spans:
         self.covariance, self.weights, self.sizes = covariance, weights, sizes
         self.parts = [slice(stop - size, stop) for size, stop in zip(sizes, accumulate(sizes), strict=True)]
         self.total = torch.stack([variance[part].sum() for part in self.parts])
-        self.negligible = negligible
+        self.whole, self.negligible = slice(0, sum(sizes)), negligible
 
     def least(self, total: Tensor, points: int) -> float:
         """The variance of a point that need not be told apart, of so many with the variance `total`."""
@@ -43,9 +43,8 @@ class Spans:
 
     def joint(self) -> Span:
         """Leading modes of all channels together, and one tau2 for all."""
-        whole = slice(0, sum(self.sizes))
-        v, variances, left = self._leading(whole, self.total.sum())
-        r = self._needed(left, self.least(self.total.sum(), whole.stop))
+        v, variances, left = self._leading(self.whole, self.total.sum())
+        r = self._needed(left, self.least(self.total.sum(), self.whole.stop))
         return Span(v[:, :r].contiguous(), variances[:r], left[r - 1].expand(len(self.sizes)))
 
     def by_channel(self) -> Span:
@@ -61,8 +60,10 @@ class Spans:
             kept = max(1, min(need, room // (len(found) - position)))
             room -= kept
             tau2[c] = left[kept - 1]
-            columns.append(self._whole(v[:, :kept], part))
-        v, variances = self._diagonal(torch.cat(columns, 1))
+            whole = v.new_zeros(self.whole.stop, kept)
+            whole[part] = v[:, :kept]
+            columns.append(whole)
+        v, variances = self._diagonal(torch.cat(columns, 1), self.whole)
         return Span(v.contiguous(), variances, tau2)
 
     def log_det(self, span: Span) -> float:
@@ -80,22 +81,17 @@ class Spans:
         d, root = part.stop - part.start, self.weights[part].sqrt()[:, None]
 
         def apply(v: Tensor) -> Tensor:
-            return root * self.covariance(self._whole(root * v, part))[part]
+            return root * self.covariance(root * v, part)
 
         v = leading_directions(apply, d, min(MOST_MODES, d - 1))
         # orthonormal without the weights, and diagonal within their span
-        v, variances = self._diagonal(self._whole(torch.linalg.qr(v / root)[0], part))
+        v, variances = self._diagonal(torch.linalg.qr(v / root)[0], part)
         left = (total - variances.cumsum(0)) / (d - torch.arange(1, len(variances) + 1))
-        return v[part], variances, left.clamp(min=0)
+        return v, variances, left.clamp(min=0)
 
-    def _whole(self, v: Tensor, part: slice) -> Tensor:
-        out = v.new_zeros(sum(self.sizes), v.shape[1])
-        out[part] = v
-        return out
-
-    def _diagonal(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The directions within the span of `v` in which the covariance is diagonal, and their variances."""
-        variances, rotation = torch.linalg.eigh(v.T @ self.covariance(v))
+    def _diagonal(self, v: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        """The directions within the span of `v` in which the covariance of a part is diagonal, and their variances."""
+        variances, rotation = torch.linalg.eigh(v.T @ self.covariance(v, part))
         return v @ rotation.flip(1), variances.flip(0).clamp(min=0)
 
     @staticmethod

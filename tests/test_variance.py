@@ -74,7 +74,7 @@ def noised(sigma: float, n: int = 256) -> tuple[Tensor, Tensor, Tensor]:
 
 def test_of_a_gaussian_the_formula_is_left_as_it_is():
     model = model_of(prior_of(1.0).filter)
-    variance, judged = fit_variance(model, draw(512, False, 0), AREA, steps=200)
+    variance, judged = fit_variance(model, draw(512, False, 0), AREA, steps=100)
     assert judged.gain > -CHANCE * judged.error  # nothing that `fit` would keep
     for sigma in (0.1, 1.0, 5.0):
         x = draw(64, False, 1)
