@@ -1,7 +1,7 @@
 """Sparse reconstruction: how near to the exact posterior, with how few network evaluations, and how sure of itself.
 
-    python -m benchmarks.sparse [--only poisson|helmholtz|darcy_twophase] [--size 32|64|128] [--runs runs/sparse]
-                                [--main] [--small] [--date 2026-01-31]
+    python -m benchmarks.sparse [--only poisson|helmholtz|darcy_twophase|navier_stokes_pair] [--size 32|64|128]
+                                [--runs runs/sparse] [--main] [--small] [--date 2026-01-31]
 
 writes benchmarks/results/sparse.csv (--small: sparse_small.csv). The input of an equation is given at random points and
 its solution wanted (forward), or the other way round (inverse), noise-free as published and with 1 % of noise:
@@ -71,13 +71,15 @@ def fit(of: Set, size: int, plan: Plan, runs: Path) -> Model:
             "model.variance": not of.gaussian,
         }
         words = [f"--run={run}", f"--data.source={data}", *(f"--{k}={json.dumps(v)}" for k, v in own.items())]
-        if sciguide(["fit", "-c", CONFIG, *words, *plan.fit]):
+        if sciguide(["fit", "-c", CONFIG, *words, *of.fit, *plan.fit]):
             raise SystemExit(f"{run} could not be trained")
     return Model.load(run / "model.pt")
 
 
 def residuals(model: Model, ensemble: np.ndarray) -> np.ndarray:
-    """R of every member, (M,)."""
+    """R of every member, (M,); nan where there is no equation."""
+    if not model.equations:
+        return np.full(len(ensemble), np.nan)
     (equation,) = model.constraints()
     x = model.normaliser.encode(torch.from_numpy(np.asarray(ensemble, np.float64)))
     return equation.energy(x).numpy()
@@ -125,7 +127,7 @@ class Part:
                     found[method, int(evaluations)] = [Score(*s) for s in scores]
             about = {"set": self.of.name, "size": self.size, "points": points_of(self.size)}
             about |= {"task": task.name, "noise": task.noise}
-            pixels = not self.of.gaussian and task.name == "inverse"
+            pixels = self.of.two_valued and task.name == "inverse"
             out += rows(about, found, (EXACT, 0) if self.of.gaussian else None, pixels) if found else []
         return out
 

@@ -165,7 +165,7 @@ def through_network(model: Model, problem: Problem, strength: float, steps: int,
 def resolved(problem: Problem, ensemble: Ensemble) -> Ensemble:
     """Every member's input, of its two values where it has two, with the solution that belongs to it."""
     inputs = ensemble[:, 0]
-    if not problem.of.gaussian:
+    if problem.of.two_valued:
         inputs = np.where(inputs >= THRESHOLD, HIGH, LOW)
     return np.stack([inputs, get(problem.of.name).solve(inputs)], 1)
 

@@ -26,11 +26,13 @@ OBSERVING, DRAWING = 3, 4  # of points and noise; of members
 PUBLISHED, SIDE = 500, 128
 TINY = 1e-6  # told error of noise-free values, in standard deviations: what is below it is rounding
 THRESHOLD = (LOW + HIGH) / 2
+PERIODIC = ("--model.prior=spectral", "--model.boundary=[periodic,periodic]")
 
 
 class Set(NamedTuple):
     """A data set's input and solution, whether it is Gaussian and linear, so that its posterior is known, its equation
-    for the config, and epochs of training: what is not Gaussian has more to learn."""
+    for the config, if it has one, and epochs of training: what is not Gaussian has more to learn. `two_valued`: the
+    input; `fit`: what overrides the config."""
 
     name: str
     input: str
@@ -38,6 +40,8 @@ class Set(NamedTuple):
     gaussian: bool
     equation: dict[str, dict[str, Any]]
     epochs: int
+    two_valued: bool = False
+    fit: tuple[str, ...] = ()
 
     @property
     def variables(self) -> tuple[str, str]:
@@ -49,7 +53,8 @@ SETS = {
     for s in (
         Set("poisson", "f", "phi", True, {"poisson": {}}, 5),
         Set("helmholtz", "f", "psi", True, {"helmholtz": {"k2": 1.0}}, 5),
-        Set("darcy_twophase", "K", "p", False, {"darcy": {}}, 15),
+        Set("darcy_twophase", "K", "p", False, {"darcy": {}}, 15, True),
+        Set("navier_stokes_pair", "w0", "wT", False, {}, 8, fit=PERIODIC),
     )
 }
 

@@ -87,9 +87,9 @@ def rows_of(of: Set, plan: Plan, models: Models, task: Task) -> Iterator[Row]:
         yield Row("N(mu, C), observations + equation", USUAL, plain, True)
     if plan.trained:
         yield from _alone(model, plan, whole)
-        if of.gaussian or task.name == "forward":  # Darcy's equation moves p alone
+        if of.gaussian or (of.equation and task.name == "forward"):  # Darcy's equation moves p alone
             yield from _together(model, plan, whole)
-        if task.name == "forward":
+        if task.name == "forward" and of.equation:
             make = _again(partial(guided, model, steps=USUAL, equations=False))
             yield Row("network, observations, re-solved", USUAL, make)
         if whole:
