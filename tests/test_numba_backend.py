@@ -81,7 +81,7 @@ def assert_equal(site, x, ops):
     "name, ops, masked",
     [
         ("darcy", ALL, False),
-        ("darcy", ("residual", "gradient", "jvp", "vjp"), True),
+        pytest.param("darcy", ("residual", "gradient", "jvp", "vjp"), True, marks=pytest.mark.slow),
         ("laplacian", ("jvp", "vjp"), False),
     ],
 )

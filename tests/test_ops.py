@@ -60,7 +60,7 @@ GIVEN = {"update": "xs", "jvp": "xx", "vjp": "xw", "hvp": "xx", "second": "xxw"}
 # Derivatives
 
 
-@pytest.mark.parametrize("make", [darcy, wind])
+@pytest.mark.parametrize("make", [darcy, pytest.param(wind, marks=pytest.mark.slow)])
 def test_first_and_second_derivatives(make, backend):
     k = make()
     x, v, w = made(k, "x", "x", "w")
