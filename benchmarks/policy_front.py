@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="one seed, 512 trajectories, 16 problems")
     parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
     given = parser.parse_args(argv)
-    (many, few), judged, seeds = ((512, 256), 16, SEEDS[:1]) if given.small else ((16_000, 4000), 128, SEEDS)
+    (many, few), judged, seeds = ((512, 256), 16, SEEDS[:1]) if given.small else ((8000, 4000), 128, SEEDS)
     rows = []
     with one_thread():
         for seed in seeds:
