@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from test_learner import run  # noqa: F401  a fixture
 
 from sciguide.cli import main
@@ -72,6 +73,13 @@ def test_tune_takes_ranges_and_says_what_work_policies_do(run, capsys):  # noqa:
     assert main([*words, "--trajectories=64", "--judged=2", "--members=2"]) == 0
     table = capsys.readouterr().out.splitlines()[-5:-1]
     assert all("evaluations" in line and "iterations" in line for line in table)
+    run.with_name("o.csv").write_text("variable,y,x,value,error\nu,-31,30,0.3,0.1\nu,-32,31,0.1,0.1\n")
+    drawn = ["generate", str(run), "--members=2", "--steps=3", "--policy=learned", "--obs", str(run.with_name("o.csv"))]
+    assert main([*drawn, f"--out={run / 'e'}"]) == 0
+    with xr.open_dataset(min((run / "e").glob("member_*.nc"))) as ds:
+        names = ds["action"].attrs["comment"]
+        assert names.endswith(": stop") and "metric u octave 3" in names and ds["policy_action"].shape[1] == 4
+    capsys.readouterr()
     for extra, message in (
         (["--constants={q: 2}"], "no equation of the model has a constant q"),
         (["--constants={q: 0.5}"], "--constants q: 0.5: a factor of 1 at least"),
