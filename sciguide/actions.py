@@ -13,7 +13,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from sciguide.guidance import Constraint
 
-STOPS = 0.5  # above it the chain ends; with 2, which few actions reach at first, learning to end took twice as long
+STOPS = 0.5  # above it the chain ends; 2, which few actions reach at first, was learned less well on the same budget
 STOP = "stop"
 
 
