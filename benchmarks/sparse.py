@@ -20,8 +20,8 @@ prior that was fitted to the training set its draws, kriging (no chain), and its
 network; the same with the network; each by observations and equation or by observations alone, with scales as told or
 by maximum likelihood, and for what is not Gaussian with the variance that a network tells; other forms of guidance;
 and, forward, the solution computed anew from each member's input. A model is trained by the command line unless it is
-there; that of 128 x 128 is not trained at all and stands for its prior. What was scored is kept in --runs and not
-computed again, and the table is made of all of it: sizes can be run one by one.
+there. What was scored is kept in --runs and not computed again, and the table is made of all of it: sizes can be run
+one by one.
 """
 
 import argparse
@@ -29,6 +29,7 @@ import json
 import sys
 import time
 from datetime import date
+from math import ceil
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, only its own folder is on the path
@@ -47,16 +48,17 @@ from sciguide.model import Model
 CONFIG = "configs/sparse_poisson.yaml"
 PLANS = {
     32: Plan(4000, 256, 40, 12, (10, 20, 50), (10, 20)),
-    64: Plan(4000, 256, 12, 12, (10, 20), (10,), ("--trainer.max_epochs=3",)),
-    128: Plan(2000, 64, 16, 12, (20,), (), ("--trainer.max_epochs=0",), False),
+    64: Plan(4000, 256, 12, 12, (10, 20), (10,), 0.6),
+    128: Plan(4000, 64, 16, 4, (20,), (), 0.4),
 }
 QUICK = ("--data.steps_per_epoch=20", "--trainer.max_epochs=1", "--model.width=8", "--model.multipliers=[1,2]")
-SMALL = {16: Plan(512, 32, 8, 4, (10,), (10,), QUICK)}
+SMALL = {16: Plan(512, 32, 8, 4, (10,), (10,), fit=QUICK)}
 
 
 def fit(of: Set, size: int, plan: Plan, runs: Path) -> Model:
     """The model of a set, trained unless it is there."""
-    data, run, total = runs / f"{of.name}_{size}.nc", runs / f"{of.name}_{size}", plan.training + plan.validation
+    data, run = runs / f"{of.name}_{size}.nc", runs / f"{of.name}_{size}"
+    total = plan.training + plan.validation
     if not (run / "model.pt").is_file():
         runs.mkdir(parents=True, exist_ok=True)
         words = ["data", "make", of.name, "--out", str(data), "--size", str(size), "--samples", str(total)]
@@ -67,7 +69,7 @@ def fit(of: Set, size: int, plan: Plan, runs: Path) -> Model:
             "data.train": [0, plan.training],
             "data.validation": [plan.training, total],
             "model.equations": of.equation,
-            "trainer.max_epochs": of.epochs,
+            "trainer.max_epochs": ceil(plan.share * of.epochs),
             "model.variance": not of.gaussian,
         }
         words = [f"--run={run}", f"--data.source={data}", *(f"--{k}={json.dumps(v)}" for k, v in own.items())]

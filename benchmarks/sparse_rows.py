@@ -31,8 +31,8 @@ MOST_EXACT = 32  # points along a side up to which the exact prior's modes are c
 
 class Plan(NamedTuple):
     """Of one size: samples of training and validation; `draws` to reconstruct, `few` of them by rows that are dear;
-    evaluations of the chains, and of those that take the equation at every step, `coupled`; `fit`: what overrides the
-    config; `trained`: whether there is a network."""
+    evaluations of the chains, and of those that take the equation at every step, `coupled`; `share` of a set's epochs
+    that its network is trained for; `fit`: what overrides the config."""
 
     training: int
     validation: int
@@ -40,8 +40,8 @@ class Plan(NamedTuple):
     few: int
     steps: tuple[int, ...]
     coupled: tuple[int, ...]
+    share: float = 1.0
     fit: tuple[str, ...] = ()
-    trained: bool = True
 
 
 class Row(NamedTuple):
@@ -85,15 +85,14 @@ def rows_of(of: Set, plan: Plan, models: Models, task: Task) -> Iterator[Row]:
     yield Row("N(mu, C), observations", USUAL, partial(plain, equations=False), True)
     if USUAL in plan.coupled and whole and of.gaussian:
         yield Row("N(mu, C), observations + equation", USUAL, plain, True)
-    if plan.trained:
-        yield from _alone(model, plan, whole)
-        if of.gaussian or (of.equation and task.name == "forward"):  # Darcy's equation moves p alone
-            yield from _together(model, plan, whole)
-        if task.name == "forward" and of.equation:
-            make = _again(partial(guided, model, steps=USUAL, equations=False))
-            yield Row("network, observations, re-solved", USUAL, make)
-        if whole:
-            yield from _rivals(model)
+    yield from _alone(model, plan, whole)
+    if plan.coupled and (of.gaussian or (of.equation and task.name == "forward")):  # Darcy's equation moves p alone
+        yield from _together(model, plan, whole)
+    if task.name == "forward" and of.equation:
+        make = _again(partial(guided, model, steps=USUAL, equations=False))
+        yield Row("network, observations, re-solved", USUAL, make)
+    if whole:
+        yield from _rivals(model)
 
 
 def _alone(model: Model, plan: Plan, whole: bool) -> Iterator[Row]:
