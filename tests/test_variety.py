@@ -66,6 +66,21 @@ def test_problems_of_a_run_vary(run):  # noqa: F811
         assert torch.equal(a.value, b.value) and torch.equal(a.index, b.index)
 
 
+def test_residuals_of_observations_count_against_their_true_errors(run):  # noqa: F811
+    model = load(run).model
+    problems = RunProblems(model, truths(run, model), Variety((40, 40), (0,), (0.3, 0.3), 10.0), "told")
+    numbers = range(8)
+    (batch,) = problems(numbers)
+    told = batch.members(2).constraints[-1].observations
+    truth = batch.truth[:, 0].repeat_interleave(2, 0)
+    seen = told.innovation(truth).square().mean(1)
+    factors = torch.tensor([problems.variety.own(n, model.shape[0]).factor for n in numbers]).repeat_interleave(2)
+    assert factors.max() / factors.min() > 5
+    found = batch.members(2).energies(truth)[:, -1]
+    torch.testing.assert_close(found * factors.double() ** 2, seen)
+    assert 0.8 < found.mean() < 1.2, "the truth is at the floor, however wrong what is told"
+
+
 def test_tune_takes_ranges_and_says_what_work_policies_do(run, capsys):  # noqa: F811
     config = run / "problems.yaml"
     config.write_text("points: [5, 10]\nerror: [0.05, 0.3]\nmisreport: 3.0\nsteps: [2, 4]\nbias: 0.3\n")

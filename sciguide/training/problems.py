@@ -104,16 +104,17 @@ class RunProblems:
         truth = torch.stack([truths[n % len(truths)] for n in numbers])
         values = truth.flatten(1)[:, rows.index[:, 0]]
         own = [self.variety.own(n, truth.shape[1]) for n in numbers]
-        for value, number, mine in zip(values, numbers, own, strict=True):
-            noise = np.random.default_rng([number, 1]).standard_normal(len(rows))
-            value += mine.factor * rows.error * torch.from_numpy(noise)
+        factors = torch.tensor([mine.factor for mine in own], dtype=torch.float64)
+        noise = [torch.from_numpy(np.random.default_rng([n, 1]).standard_normal(len(rows))) for n in numbers]
+        values = values + factors[:, None] * rows.error * torch.stack(noise)
 
         def members(repeats: int) -> Members:
             known = copy(kriging)  # shares the factorised covariance, which values do not enter
             known.observations = replace(rows, value=values.repeat_interleave(repeats, 0))
+            true = factors.repeat_interleave(repeats)[:, None]
 
             def energies(x: Tensor) -> Tensor:
-                misfit = known.observations.innovation(x).square().mean(1, keepdim=True)
+                misfit = (known.observations.innovation(x) / true).square().mean(1, keepdim=True)
                 return torch.cat([self._energies(x), misfit], 1)
 
             return Members(self._chain(shared, numbers, own, repeats), [*equations, known], energies)

@@ -27,7 +27,7 @@ from sciguide.training.kept import CHECKS, Best, History
 from sciguide.training.policy import PolicyModule
 
 LEAST_CHECKED = 1500  # trajectories from which some are spent on choosing the best state
-HELD_PROBLEMS, HELD_NOISES = 16, 2
+HELD_PROBLEMS, HELD_NOISES = 32, 2
 Report = Callable[[int, float], None]  # trajectories so far, mean score of the last ones
 
 
