@@ -12,6 +12,7 @@ from sciguide.scores import crps_points
 
 RESAMPLES = 1000
 LEARNED = ", learned variance"
+KRIGING = "N(mu, C), kriging, draws", 0
 NONE = Interval(*(np.float64(np.nan),) * 3)
 
 
@@ -52,9 +53,10 @@ def rows(about: Mapping[str, Any], found: Mapping[Key, list[Score]], exact: Key 
 
     `exact`: the method that no other can beat, if there is one: `ratio_to_exact` is the geometric mean over draws of
     the errors over its own. `pixels`: the wanted field has two values, so wrong points count.
-    `crps_by_variance_percent`: what the learned variance changes, draw by draw.
+    `crps_by_variance_percent`: what the learned variance changes, draw by draw; `crps_over_kriging_percent`: what a row
+    has more than the prior alone, conditioned on the same values.
     """
-    out = []
+    out, kriging = [], _stacked(found[KRIGING]) if KRIGING in found else None
     for (method, evaluations), scores in found.items():
         s, n = _stacked(scores), len(scores)
         best = _stacked(found[exact][:n]).error if exact else None
@@ -66,6 +68,7 @@ def rows(about: Mapping[str, Any], found: Mapping[Key, list[Score]], exact: Key 
             "spread_over_error": bootstrap(np.stack([s.variance, s.square], 1), _spread_over_error, RESAMPLES),
             "crps_percent": _mean(100 * s.crps),
             "crps_by_variance_percent": _mean(100 * (s.crps - _stacked(plain).crps)) if plain else NONE,
+            "crps_over_kriging_percent": _mean(100 * (s.crps - kriging.crps[:n])) if kriging else NONE,
         }
         row = {**about, "method": method, "evaluations": evaluations, "draws": n}
         for name, interval in intervals.items():

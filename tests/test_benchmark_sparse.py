@@ -24,7 +24,7 @@ from benchmarks.sparse_methods import (
 )
 from benchmarks.sparse_problems import SETS, TASKS, TINY, TRAINING, Task, points_of, problems
 from benchmarks.sparse_rows import EXACT, Plan, models_of, rows_of
-from benchmarks.sparse_table import rows, score
+from benchmarks.sparse_table import KRIGING, rows, score
 from sciguide.guidance import constraints_for
 from sciguide.model import Model
 from sciguide.simulate import samples
@@ -113,17 +113,22 @@ def test_rivals_pull_towards_the_values_and_a_solution_belongs_to_its_input(mode
 
 def test_scores_and_rows_of_an_ensemble_that_is_known():
     of, rng = SETS["darcy_twophase"], np.random.default_rng(0)
-    found: dict = {("exact", 0): [], ("ours", 20): []}
+    found: dict = {("exact", 0): [], ("ours", 20): [], KRIGING: []}
     for p in problems(of, Task("inverse", 0.0), N, 40):
         centre = p.truth[None] + rng.standard_normal((1, *p.truth.shape))
         found["exact", 0].append(score(p, centre, np.zeros(1), 1.0))
         drawn = centre + rng.standard_normal((16, *p.truth.shape))
         found["ours", 20].append(score(p, drawn, np.full(16, 0.04), 2.0))
-    first, second = rows({"set": of.name}, found, ("exact", 0), True)
+        wider = centre + 2 * rng.standard_normal((16, *p.truth.shape))
+        found[KRIGING].append(score(p, wider, np.zeros(16), 1.0))
+    first, second, third = rows({"set": of.name}, found, ("exact", 0), True)
     assert first["ratio_to_exact"] == 1 and np.isnan(first["spread_over_error"])
     assert second["ratio_to_exact"] == pytest.approx(np.sqrt(1 + 1 / 16), abs=0.02)
     assert second["spread_over_error"] == pytest.approx(1, abs=0.03)
     assert second["residual"] == pytest.approx(0.2) and second["seconds"] == 2
+    gain = second["crps_percent"] - third["crps_percent"]
+    assert second["crps_over_kriging_percent"] == pytest.approx(gain) and gain < 0
+    assert second["crps_over_kriging_percent_high"] < 0 and third["crps_over_kriging_percent"] == 0
     assert first["wrong_percent"] == 0  # errors of 1, and 4.5 to the threshold
 
 
