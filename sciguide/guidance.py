@@ -25,6 +25,7 @@ from sciguide.policy import Fixed, Policy, bounded, load_policy
 from sciguide.prior import Prior
 
 EVEN = 0.5  # the preference that weighs physics and distribution alike
+MOST = 1e3  # root mean square of an estimate, in standard deviations of the data, beyond which its correction has failed
 
 Direction = Literal["kriging", "gradient"]
 Errors = Literal["learned", "prior"]
@@ -119,7 +120,7 @@ class Guidance:
                 effort = {} if bend.effort is None else {"effort": bend.effort}
                 corrected = constraint.correct(guided, sigma, bend.log_s2, bend.tilt, **effort)
                 # a correction that fails for a member leaves that member unguided, and the others alone
-                good = torch.isfinite(corrected).flatten(1).all(1)[:, None, None, None]
+                good = (corrected.flatten(1).square().mean(1) < MOST**2)[:, None, None, None]
                 guided = torch.where(good, corrected, guided)
                 iterations = iterations + (constraint.taken if constraint.iterative else 0)
         stop = self.actions.stops(action)

@@ -154,14 +154,15 @@ class Kriging:
 
     @staticmethod
     def _tilted(system: System, r: Tensor, noise: Tensor, tilted: Tensor) -> Tensor:
-        """(E B E + s^2)^-1 r with E = diag(tilted), (B, m)."""
+        """(E B E + s^2)^-1 r with E = diag(tilted), (B, m); NaN for members where that cannot be solved."""
         matrix = tilted[:, :, None] * system.matrix * tilted[:, None]
         noise = torch.maximum(noise, 1e-8 * matrix.diagonal(dim1=1, dim2=2).mean(1, keepdim=True))
         if system.every == 1:
             told = (system.vectors * noise[:, None]) @ system.vectors.mT
         else:
             told = noise.log().mean(1).exp()[:, None, None] * torch.eye(r.shape[1]).to(r)
-        return torch.cholesky_solve(r[..., None], torch.linalg.cholesky(matrix + told))[..., 0]
+        lower, failed = torch.linalg.cholesky_ex(matrix + told)
+        return torch.where(failed[:, None] > 0, torch.nan, torch.cholesky_solve(r[..., None], lower)[..., 0])
 
 
 def _weighted(system: System, rows: Tensor) -> System:

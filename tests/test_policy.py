@@ -101,13 +101,13 @@ def test_a_correction_that_fails_leaves_that_member_unguided():
 
         def correct(self, x0, sigma, log_s2, tilt):
             out = x0 + 1
-            out[0] = float("nan")
+            out[0], out[2] = float("nan"), 1e4
             return out
 
-    x0 = torch.zeros(2, 1, 2, 2).double()
+    x0 = torch.zeros(3, 1, 2, 2).double()
     guided, decision = Guidance([Broken()], None, ["x"], 3)(0, x0, 1.0)
-    assert guided[:, 0, 0, 0].tolist() == [0, 1]
-    assert decision.observation.shape == (2, 4) and (decision.observation[:, 2] == 0.5).all()
+    assert guided[:, 0, 0, 0].tolist() == [0, 1, 0], "what is not a number, and what no field of the data comes near"
+    assert decision.observation.shape == (3, 4) and (decision.observation[:, 2] == 0.5).all()
 
 
 @pytest.mark.parametrize("name", ["scheduled", "linear", "learned"])
