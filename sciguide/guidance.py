@@ -25,7 +25,9 @@ from sciguide.policy import Fixed, Policy, bounded, load_policy
 from sciguide.prior import Prior
 
 EVEN = 0.5  # the preference that weighs physics and distribution alike
-MOST = 1e3  # root mean square of an estimate, in standard deviations of the data, beyond which its correction has failed
+MOST = (
+    1e3  # root mean square of an estimate, in standard deviations of the data, beyond which its correction has failed
+)
 
 Direction = Literal["kriging", "gradient"]
 Errors = Literal["learned", "prior"]

@@ -129,7 +129,9 @@ def test_scales_and_metric_multiply_the_formula():
     x0 = x0.clone()
     x0[1] = torch.inf
     failed = kriging.correct(x0, 0.5, None, torch.full((3, 1), 0.8).double())
-    assert not failed[1].isfinite().any() and torch.equal(failed[::2], tilted[::2]), "the others' matrices are their own"
+    assert not failed[1].isfinite().any() and torch.equal(failed[::2], tilted[::2]), (
+        "the others' matrices are their own"
+    )
 
 
 def test_above_1024_rows_the_common_factor_gives_the_same_step():
