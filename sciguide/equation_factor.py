@@ -33,11 +33,11 @@ class Factor:
         J, rows = self.J, self.J.valid.nonzero()
         parts: list[list[Tensor]] = [[] for _ in J.moving]
         for part in rows.split(256):
-            unit = torch.zeros(len(part), *J.valid.shape, dtype=torch.float64)
+            unit = J.std.new_zeros(len(part), *J.valid.shape)
             unit[range(len(part)), *part.T] = 1
             back = J.transpose(unit)
             for f, found in zip(J.moving, parts, strict=True):
-                alone = torch.zeros(len(part), len(J.channels.of), dtype=torch.float64)
+                alone = unit.new_zeros(len(part), len(J.channels.of))
                 alone[:, f] = 1
                 found.append(J.forward(self.metric(back, sigma, alone))[:, J.valid])
         matrices = [torch.cat(found) for found in parts]
@@ -45,7 +45,7 @@ class Factor:
         whole = sum(matrices)
         whole = (whole + whole.T) / 2
         # a hard projection has no s^2, and a prior may leave rows without variance: rounding must not decide
-        noise = torch.tensor(least, dtype=torch.float64).clamp(min=1e-12 * float(whole.diagonal().mean()))
+        noise = whole.new_tensor(least).clamp(min=1e-12 * float(whole.diagonal().mean()))
         whole.diagonal().add_(noise[rows[:, 0]])
         lower = torch.linalg.cholesky(whole)
         half = torch.linalg.solve_triangular(lower, first, upper=False)

@@ -30,7 +30,7 @@ class Metric:
 
     def __init__(self, model: Model, J: Jacobian) -> None:
         self.model, self.J, self.channels = model, J, J.channels.of
-        self.rings = None if J.constant else Rings(model.grid.shape, model.grid.boundary)
+        self.rings = None if J.constant else Rings(model.grid.shape, model.grid.boundary, J.std.device)
         self.size = lru_cache(maxsize=256)(self._size)
         self.shapes = {} if J.constant else {f: self._shape(f) for f in J.moving}
         self.waves = {f: Octaves(model.prior.mask[self.channels[f]], model.grid.boundary) for f in J.moving}

@@ -23,7 +23,7 @@ class Spectrum(NamedTuple):
 def spectrum_of(J: Jacobian, metric: Metric, waves: Octaves, sigma: float) -> Spectrum:
     """By probes of one residual at a time: what others leave in it would be noise."""
     generator = torch.Generator().manual_seed(0)
-    z = torch.randint(0, 2, (PROBES, *waves.band.shape), generator=generator).to(torch.float64) * 2 - 1
+    z = torch.randint(0, 2, (PROBES, *waves.band.shape), generator=generator).to(J.std) * 2 - 1
     fields, white = [], []
     for k in range(len(J.valid)):
         probe = z.new_zeros(PROBES, len(J.valid), *waves.band.shape)

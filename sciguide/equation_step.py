@@ -83,7 +83,7 @@ class EquationStep:
         self.tolerance = least if tolerance is None else tolerance
         self.ratio = ratio if self.J.constant or not self.linear else None
         K = len(equation.operator.components)
-        told = torch.as_tensor(equation.record.s2, dtype=torch.float64).expand(K)
+        told = self.J.std.new_tensor(equation.record.s2).expand(K)
         levels = equation.operator.grid.shape[0] if len(equation.operator.grid.shape) == 3 else 1
         told = told.repeat_interleave(levels)[self.J.live]
         self.s2 = told * (not hard)
@@ -94,7 +94,7 @@ class EquationStep:
         self.factor = Factor(self.J, self.metric) if small else None
         self.field_step = FieldStep(self.J, self.metric, self.waves, told) if self.J.determines else None
         self.octaves = BANDS if self.J.constant else 1
-        self.taken = torch.zeros(0)
+        self.taken = self.s2.new_zeros(0)
         self.solved: Solved | None = None  # the last solve, for those who ask how it went
 
     def acts(self, index: int, last: int) -> bool:
@@ -105,7 +105,7 @@ class EquationStep:
     def _draws(self, sigma: float) -> Tensor:
         """Draws of the posterior's error at `sigma`, (P, 1, C, Y, X), the same for all members and runs."""
         z = torch.randn(PAIRS, *self.model.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-        return self.prior.sqrt_M(z, sigma)[:, None]
+        return self.prior.sqrt_M(z.to(self.prior.mean.device), sigma)[:, None]
 
     def couples(self) -> bool:
         """Whether the prior does not know the equation yet, trace(J C J^T) > trace(s^2): then observations need it at
@@ -115,7 +115,7 @@ class EquationStep:
         valid = self.J.valid
         generator = torch.Generator().manual_seed(1)
         z = torch.randn(PROBES, *valid.shape, generator=generator, dtype=torch.float64)
-        z = torch.where(valid, z, 0)
+        z = torch.where(valid, z.to(valid.device), 0)
         moved = self.prior.apply_M(self.J.transpose(z), self.model.sigma_max)
         trace = (z * self.J.forward(moved)).sum() / PROBES
         return float(trace) > float(self.s2 @ valid.sum((1, 2)).double())

@@ -10,11 +10,16 @@ J is each member's own. J^T S^-1 J is sparse: a factor of it, of 64 x 64 points 
 conjugate gradients in float64 that add V^-1, a few iterations where the equation says more of the field than the prior
 does. S with a size for each octave is exact too, and preconditioned at the mean size of its residual. A constant that
 no row sees stays as it is.
+
+SciPy's sparse matrices and factors are the host's. Of a model on a GPU the values of J go there once a step, and every
+iteration sends one field there for the products with J and one for the solve, and has them back; V^-1, the rows and
+the iteration itself stay on the GPU.
 """
 
 import numpy as np
 import scipy.sparse as sparse
 import torch
+from numpy.typing import NDArray
 from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
@@ -38,11 +43,12 @@ class FieldStep:
         self.matrix = SparseJacobian(J)
         known = told[told > 0]
         self.told = torch.where(told > 0, told, known.mean() if len(known) else 1.0)
-        self.seen = torch.tensor([self._sees_constant(f) for f in J.moving])[:, None, None]
+        self.seen = torch.tensor([self._sees_constant(f) for f in J.moving], device=told.device)[:, None, None]
 
     def _sees_constant(self, f: int) -> bool:
         rough = torch.randn(self.J.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        v = torch.zeros(2, *self.J.shape, dtype=torch.float64)
+        rough = rough.to(self.told)
+        v = rough.new_zeros(2, *self.J.shape)
         v[:, self.J.channels.of[f]] = torch.stack([torch.ones_like(rough), rough])[:, self.J.channels.of[f]]
         constant, other = self.J.forward(v).flatten(1).norm(dim=1)
         return bool(constant > UNSEEN * other)
@@ -68,29 +74,32 @@ class FieldStep:
         self, r: Tensor, sigma: float, field: Tensor, s2: Tensor, at: At, b: int, most: int, tolerance: float
     ) -> Solved:
         J = self.matrix.at(at, b)
-        mean = s2[0].log().mean(-1).exp().numpy()  # of the octaves
+        mean = _host(s2[0].log().mean(-1).exp())  # of the octaves
         over = np.repeat(1 / mean, self.matrix.cells)
         normal = (J.T @ sparse.diags_array(over) @ J).tocsc()
         factor = _factor(normal)
         alike = bool((s2 == s2[..., :1]).all())
         shape = 1, len(self.J.moving), *r.shape[-2:]
 
+        def back(found: NDArray) -> Tensor:
+            return torch.from_numpy(found).to(r.device)
+
         def kept(w: Tensor) -> Tensor:
             return torch.where(self.seen, w, w - w.mean((-2, -1), keepdim=True))
 
         def through(w: Tensor) -> Tensor:
             if alike:
-                return torch.from_numpy(normal @ w.flatten().numpy()).reshape(shape)
-            rows = torch.from_numpy(J @ w.flatten().numpy()).reshape(r.shape)
-            return torch.from_numpy(J.T @ self._over(rows, s2).flatten().numpy()).reshape(shape)
+                return back(normal @ _host(w)).reshape(shape)
+            rows = back(J @ _host(w)).reshape(r.shape)
+            return back(J.T @ _host(self._over(rows, s2))).reshape(shape)
 
         def system(w: Tensor) -> tuple[Tensor, Tensor]:
             return kept(through(w)) + self.metric.inverse(w, sigma, field), w
 
         def precondition(w: Tensor) -> Tensor:
-            return kept(torch.from_numpy(factor.solve(w.flatten().numpy())).reshape(shape))
+            return kept(back(factor.solve(_host(w))).reshape(shape))
 
-        slope = torch.from_numpy(J.T @ self._over(r, s2).flatten().numpy()).reshape(shape)
+        slope = back(J.T @ _host(self._over(r, s2))).reshape(shape)
         return conjugate_gradients(system, precondition, kept(slope), most, tolerance)
 
     def _over(self, w: Tensor, s2: Tensor) -> Tensor:
@@ -98,6 +107,10 @@ class FieldStep:
         if bool((s2 == s2[..., :1]).all()):
             return w / s2[..., :1, None]
         return self.waves.inverse(self.waves.transform(w) / s2[..., self.waves.band], w)
+
+
+def _host(w: Tensor) -> NDArray:
+    return w.flatten().cpu().numpy()
 
 
 def _factor(normal: sparse.csc_array) -> SuperLU:

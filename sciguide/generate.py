@@ -17,6 +17,7 @@ import torch
 
 from sciguide import __version__
 from sciguide.cf import variable_name
+from sciguide.device import CPU, find_device, model_of
 from sciguide.errors import InputError
 from sciguide.guidance import EVEN, Direction, Errors, Guidance, constraints_for
 from sciguide.model import Model
@@ -89,10 +90,11 @@ def find_model(run: str | Path) -> Path:
     return path
 
 
-def load(run: str | Path) -> "Generator":
-    """The generator of a run's folder, or of a model file. Raises InputError where there is none, or it is damaged."""
+def load(run: str | Path, device: str | torch.device = "cpu") -> "Generator":
+    """The generator of a run's folder, or of a model file, that computes on `device`. Raises InputError where there is
+    none, or it is damaged, and where torch has no such device."""
     path = find_model(run)
-    return Generator(Model.load(path), path.parent / TUNED)
+    return Generator(Model.load(path, device), path.parent / TUNED)
 
 
 class Generator:
@@ -138,12 +140,12 @@ class Generator:
     def draw(self, members: Sequence[int], seed: int, options: Options, guidance: Guidance | None) -> Drawn:
         """The members with these numbers, together in one batch."""
         model, sigmas = self.model, self.model.sigmas(options.steps)
-        noise = torch.from_numpy(normals(seed, members, 0, model.shape, np.float64))
+        noise = torch.from_numpy(normals(seed, members, 0, model.shape, np.float64)).to(model.device)
         start = guidance.start(noise, sigmas[0], model.prior) if guidance else None
         steps = list(sample(model.denoise, model.prior, noise, sigmas, guidance, start))
         x = steps[-1].guided
-        residuals = {e.name: e.energy(x).sqrt().numpy() for e in self.equations}
-        fields = np.where(model.layout.mask, model.normaliser.decode(x).numpy(), np.nan).astype(np.float32)
+        residuals = {e.name: e.energy(x).sqrt().cpu().numpy() for e in self.equations}
+        fields = np.where(model.layout.mask, model.normaliser.decode(x).cpu().numpy(), np.nan).astype(np.float32)
         return Drawn(fields, residuals, self._traces(steps, len(members), guidance))
 
     def _traces(self, steps: list, members: int, guidance: Guidance | None) -> list[Trace | None]:
@@ -151,22 +153,31 @@ class Generator:
             return [None] * members
         names = guidance.actions.names
         sigma = [s.sigma for s in steps]
-        actions = torch.stack([s.decision.action for s in steps], 1).numpy()
+        actions = torch.stack([s.decision.action for s in steps], 1).cpu().numpy()
         return [Trace(sigma, actions[m], names) for m in range(members)]
 
 
 def write_ensemble(
-    run: str | Path, out: str | Path, members: int, seed: int, options: Options, shard: tuple[int, int] = (0, 1)
+    run: str | Path,
+    out: str | Path,
+    members: int,
+    seed: int,
+    options: Options,
+    shard: tuple[int, int] = (0, 1),
+    device: str | torch.device = "cpu",
 ) -> Iterator[int]:
     """Write the members 0 .. members - 1 that are not finished yet into the folder `out`, and yield each as it is done.
 
     `shard` (i, n): only micro-batches whose number is i modulo n. Running again is resuming. Raises InputError where
-    the folder holds another run or the disk is too small, before anything is drawn.
+    the folder holds another run, one on another kind of device among them, the disk is too small, or torch has no
+    `device`, before anything is drawn.
     """
-    path = find_model(run)
+    path, device = find_model(run), find_device(device)
     config = {**asdict(options), "seed": seed, "observations": _digest(options.observations)}
     if options.policy in KINDS:
         config["policy_file"] = _tuned_digest(path.parent / TUNED / f"{options.policy}.pt")
+    if device != CPU:
+        config["device"] = model_of(device)
     run_identity = identity(sha256(path), config, __version__)
     done = begin(out, members, run_identity)
     batches = [b for b in range(-(-members // options.batch)) if b % shard[1] == shard[0]]
@@ -175,7 +186,7 @@ def write_ensemble(
     if not missing:
         return
     with one_thread():
-        generator = load(path)
+        generator = load(path, device)
         model = generator.model
         require_space(out, sum(map(len, missing.values())), member_bytes(model.layout.template))
         guidance = generator.guidance(options)

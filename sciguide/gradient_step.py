@@ -92,13 +92,14 @@ class GradientStep:
         """From x (B, F, [Z,] Y, X), each member by itself."""
         best, least = x, x.new_full((len(x),), torch.inf)
         step = x.new_full((len(x),), 1 / self.curvature)
+        mask = None if self.mask is None else self.mask.to(x.device)
         for _ in range(self.iterations + 1):
             R, proposed = self.kernels.update(x, step[:, None] * m)
             better = R < least
             best, least = torch.where(_each(better, x), x, best), torch.where(better, R, least)
             if x.device.type == "cpu" and not bool((R > self.floor).any()):
                 break  # on other devices the question would cost more than the launches that it saves
-            moved = proposed - x if self.mask is None else torch.where(self.mask.to(x.device), proposed - x, 0)
+            moved = proposed - x if mask is None else torch.where(mask, proposed - x, 0)
             square = torch.where(_each(m, x) > 0, moved.square() / _each(m, x), 0).flatten(1).sum(1) / step.square()
             length = strength * (R - self.floor).clamp(min=0) / square
             length = torch.where(torch.isfinite(length), length, 0)

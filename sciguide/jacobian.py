@@ -44,13 +44,14 @@ class Jacobian:
         operator, self.channels = equation.operator, equation.channels
         K, grid = len(operator.components), operator.grid
         each = operator.valid.expand(K, *grid.shape).flatten(0, -3)
+        each = each.to(model.prior.mean.device)
         self.live = each.any((1, 2)).nonzero()[:, 0]  # a level may have no residual at all
         self.valid = each[self.live]
         self.moving = [f for f, name in enumerate(operator.fields) if name in operator.moves and self.channels.of[f]]
-        std = torch.as_tensor(model.normaliser.std, dtype=torch.float64)[None, :, None, None]
-        self.std = self.channels.gather(std)
-        logs = torch.as_tensor(model.normaliser.log, dtype=torch.float64)[None, :, None, None]
-        self.log = self.channels.gather(logs) > 0
+        told = {"dtype": torch.float64, "device": each.device}
+        std, logs = (torch.as_tensor(v, **told) for v in (model.normaliser.std, model.normaliser.log))
+        self.std = self.channels.gather(std[None, :, None, None])
+        self.log = self.channels.gather(logs[None, :, None, None]) > 0
         self.constant = operator.linear and not self.log.any()
         self.mean, self.determines = At(self.std), False
         self._last: tuple[Tensor | None, At] = None, self.mean

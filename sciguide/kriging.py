@@ -61,7 +61,8 @@ class Kriging:
     ) -> None:
         if len(observations) > MOST_ROWS:
             raise InputError(f"{len(observations)} observations: at most {MOST_ROWS} points; thin or average them")
-        self.prior, self.observations, self.scales, self.ratio = prior, observations, scales, ratio
+        self.prior, self.observations = prior, observations.to(prior.mean.device)
+        self.scales, self.ratio = scales, ratio
         self.covariance = covariance or prior.apply_M
         self.modes = None
         if covariance is None and len(observations) * prior.variances.numel() <= MOST_KEPT:

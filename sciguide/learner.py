@@ -26,7 +26,7 @@ JUDGED = 2**31  # numbers of problems from here on are for judging
 
 @dataclass(frozen=True)
 class Worth:
-    """How returns are counted. `area`: (C, Y, X) weights of the points, zero off the mask; `weights`, `scales`: (K,) of
+    """How returns are counted. `area`: (C, Y, X) weights of the points, zero off the mask, where samples are drawn; `weights`, `scales`: (K,) of
     the potential; `distribution`: weight of the terminal term; `unguided`: its energy score without guidance; `price`:
     of all evaluations of a chain, `iteration`: what an iteration of a correction costs, in evaluations."""
 
@@ -91,8 +91,8 @@ class Task:
             phi = 2 * each * potential(rollout.energies, batch.floors, worth.weights, worth.scales)
             members = rollout.finished.reshape(len(batch.numbers), noises, replicas, *self.shape)
             pairs = list(zip(members, batch.truth, strict=True))
-            gain = torch.cat([contributions(x, y, worth.area, worth.norm).flatten() for x, y in pairs])
-            energy = torch.stack([energy_score(x, y, worth.area, worth.norm) for x, y in pairs])
+            gain = torch.cat([contributions(x, y, worth.area, worth.norm).flatten() for x, y in pairs]).cpu()
+            energy = torch.stack([energy_score(x, y, worth.area, worth.norm) for x, y in pairs]).cpu()
             share = 2 * worth.distribution / worth.unguided
             spent = rollout.evaluations + worth.iteration * rollout.iterations
             reward = rewards(phi) - worth.price * spent / (len(phi) - 2)

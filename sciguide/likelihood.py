@@ -34,10 +34,10 @@ def equation_scales(spectra: Tensor, energy: Tensor, s2: float | Tensor) -> tupl
     form, the ratios q (one is 1) run over a grid from e^-6 to e^6.
     """
     fields = len(spectra)
-    ratios = torch.linspace(-6, 6, FINENESS.get(fields, 5), dtype=spectra.dtype).exp()
+    ratios = torch.linspace(-6, 6, FINENESS.get(fields, 5), dtype=spectra.dtype).exp().to(spectra)
     grids = torch.cartesian_prod(*[ratios] * fields).reshape(-1, fields)
-    shares = torch.cat([torch.ones(len(grids), 1, dtype=grids.dtype), grids], 1)  # first field, the others, s^2
-    noise = torch.as_tensor(s2, dtype=spectra.dtype).expand(spectra.shape[1:])
+    shares = torch.cat([grids.new_ones(len(grids), 1), grids], 1)  # first field, the others, s^2
+    noise = torch.as_tensor(s2, dtype=spectra.dtype, device=spectra.device).expand(spectra.shape[1:])
     predicted = shares @ torch.cat([spectra.flatten(1), noise.reshape(1, -1)])  # (G, K)
     count = predicted.shape[1]
     a = (energy.flatten(1) @ (1 / predicted).T / count).clamp(1e-300)  # (B, G)

@@ -16,6 +16,7 @@ from sciguide.constraints import EquationOnModel, EquationRecord
 from sciguide.datasets.layout import Layout
 from sciguide.datasets.normaliser import Normaliser
 from sciguide.denoiser import Denoiser
+from sciguide.device import find_device
 from sciguide.grid import Grid
 from sciguide.nn.unet import UNet
 from sciguide.prior import Prior, prior_from_dict
@@ -64,6 +65,20 @@ class Model:
         return self.denoiser.prior
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.prior.mean.device
+
+    def to(self, device: str | torch.device) -> "Model":
+        """Itself, computing there: constraints that were made before do not. Raises InputError where torch has no such
+        device."""
+        for module in (self.denoiser, self.variance):
+            if module is not None:
+                module.to(find_device(device))
+        self.steps.clear()
+        return self
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, Y, X)"""
         return tuple(self.layout.mask.shape)
@@ -102,10 +117,10 @@ class Model:
         write_archive(path, state)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Model":
-        """The model in a file that `save` wrote, in evaluation mode.
+    def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> "Model":
+        """The model in a file that `save` wrote, in evaluation mode, on `device`.
 
-        Raises InputError where the file is missing, damaged or of another format.
+        Raises InputError where the file is missing, damaged or of another format, or torch has no such device.
         """
         with read_archive(path, "model", "`sciguide fit` makes it") as state:
             prior = prior_from_dict(state.pop("prior"))
@@ -121,7 +136,8 @@ class Model:
                 "equations": [EquationRecord(**e) for e in state.pop("equations")],
                 "variance": Variance.from_dict(variance, prior) if variance else None,
             }
-            return cls(**parts, **state)
+            model = cls(**parts, **state)
+        return model.to(device)
 
 
 def build_network(channels: int, arguments: dict[str, Any]) -> UNet:

@@ -5,7 +5,7 @@ are in the units of the variable.
 """
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,10 @@ class Observations:
 
     def __len__(self) -> int:
         return len(self.value)
+
+    def to(self, device: torch.device) -> "Observations":
+        """The same ones there."""
+        return Observations(*(getattr(self, f.name).to(device) for f in fields(self)))
 
     def innovation(self, x: Tensor) -> Tensor:
         """(A x - y) / s for fields (B, C, Y, X): predicted minus observed in told errors, (B, m)."""

@@ -22,8 +22,8 @@ class Octaves:
         rows, columns = any_of.any(1).nonzero()[:, 0], any_of.any(0).nonzero()[:, 0]
         self.box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
         sizes = [s.stop - s.start for s in self.box]
-        self.transforms = [_transform(n, rule) for n, rule in zip(sizes, boundary, strict=True)]
-        self.band = _bands(*sizes, boundary)
+        self.transforms = [_transform(n, rule).to(valid.device) for n, rule in zip(sizes, boundary, strict=True)]
+        self.band = _bands(*sizes, boundary).to(valid.device)
 
     def transform(self, r: Tensor) -> Tensor:
         """(..., Y, X) -> (..., Y', X')."""

@@ -116,7 +116,8 @@ class Linear:
 
 
 class Learned(nn.Module):
-    """N(network(z), exp(log_std)^2) for the standardised observation z; float64.
+    """N(network(z), exp(log_std)^2) for the standardised observation z; float64, on the device of the weights, which is
+    the host unless they are moved: what goes there and back is a few numbers.
 
     `std`: of the actions at first. With `generator` set actions are drawn from it, without they are the mean. An
     action is clamped before it is scored, so that it has the same log-probability when it is scored again.
@@ -135,16 +136,17 @@ class Learned(nn.Module):
         self.log_std = nn.Parameter(torch.full((actions,), std, dtype=torch.float64).log())
 
     def forward(self, observation: Tensor, action: Tensor | None = None) -> Choice:
-        mean = self.network(self.standard(observation.double()))
+        mean = self.network(self.standard(observation.to(self.log_std)))
         std = self.log_std.clamp(-5, 1).exp()
         if action is None:
             if self.generator is None:
                 return certain(mean.to(observation))
             noise = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype).to(mean)
             action = bounded(mean + std * noise).detach()
-        scaled = (action - mean) / std
+        scaled = (action.to(mean) - mean) / std
         # up to the constant of the normal distribution
         log_prob = -(scaled.square() / 2 + std.log()).sum(1)
+        log_prob = log_prob.to(observation.device)
         return Choice(action.to(observation), log_prob, torch.zeros_like(log_prob))
 
     def state(self) -> dict[str, Any]:

@@ -79,6 +79,6 @@ def _terms(x: Tensor, truth: Tensor, weights: Tensor, norm: Norm) -> tuple[Tenso
         raise ValueError("an energy score needs members of at least two noises")
     members = x.flatten(0, 1)
     pairs = distances(members, members, weights, norm).reshape(K, A, K, A)
-    other = ~torch.eye(K, dtype=torch.bool)[:, None, :, None]
+    other = ~torch.eye(K, dtype=torch.bool, device=x.device)[:, None, :, None]
     across = torch.where(other, pairs, 0).sum((2, 3)) / ((K - 1) * A)
     return distances(members, truth, weights, norm).mean(1).reshape(K, A), across

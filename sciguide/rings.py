@@ -14,16 +14,19 @@ PROBES = 4
 
 
 class Rings:
-    """Of fields (..., Y, X): RINGS of them, evenly spaced in the logarithm of the wavenumber. `position` (Y, X): of
-    every number of the transform, 0 to RINGS - 1; the mean, the first number, belongs to none."""
+    """Of fields (..., Y, X) on `device`: RINGS of them, evenly spaced in the logarithm of the wavenumber. `position`
+    (Y, X): of every number of the transform, 0 to RINGS - 1; the mean, the first number, belongs to none."""
 
-    def __init__(self, shape: tuple[int, int], boundary: Sequence[str]) -> None:
+    def __init__(
+        self, shape: tuple[int, int], boundary: Sequence[str], device: torch.device | str | None = None
+    ) -> None:
         self.transforms = tuple("fft" if rule == "periodic" else "dct" for rule in boundary)
-        self.matrices = tuple(dct_matrix(n) for n in shape)
+        self.matrices = tuple(dct_matrix(n).to(device) for n in shape)
         ky, kx = (_wavenumber(n, rule) for n, rule in zip(shape, boundary, strict=True))
         k = (ky[:, None] ** 2 + kx**2).sqrt()
         longest = float(k[k > 0].min())
-        self.position = (k.clamp(min=longest) / longest).log() / math.log(float(k.max()) / longest) * (RINGS - 1)
+        position = (k.clamp(min=longest) / longest).log() / math.log(float(k.max()) / longest) * (RINGS - 1)
+        self.position = position.to(device)
 
     def scale(self, v: Tensor, factors: Tensor) -> Tensor:
         """The fields with every number of their transform multiplied, `factors` (Y, X)."""
@@ -34,7 +37,8 @@ class Rings:
     def response(self, operator: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
         """Mean |operator(v)|^2 / |v|^2 of random fields v of each ring, as `operator` has them (PROBES, Y, X), spread
         over the wavenumbers, (Y, X), log-linear between rings; and of a constant, in its place."""
-        z = torch.randn(PROBES, *self.position.shape, generator=torch.Generator().manual_seed(0), dtype=like.dtype)
+        generator = torch.Generator().manual_seed(0)
+        z = torch.randn(PROBES, *self.position.shape, generator=generator, dtype=like.dtype).to(like)
         found, places = [], []
         for ring in range(RINGS):
             there = (self.position.round() == ring).to(like)
@@ -43,7 +47,7 @@ class Rings:
                 v = self.scale(z, there)
                 found.append(operator(v).square().sum() / v.square().sum())
                 places.append(float(self.position[there > 0].mean()))
-        out = _between(torch.tensor(places, dtype=like.dtype), torch.stack(found).log(), self.position.to(like)).exp()
+        out = _between(like.new_tensor(places), torch.stack(found).log(), self.position.to(like)).exp()
         out[0, 0] = operator(torch.ones_like(z[:1])).square().sum() / z[0].numel()
         return out
 

@@ -56,7 +56,7 @@ class Problems(NamedTuple):
 class Rollout(NamedTuple):
     """T decisions, one per noise level and one on the finished field, of B members.
 
-    `finished`: (B, C, Y, X); `energies`: (T + 1, B, K), of the *unguided* estimate of each decision and then of the
+    `finished`: (B, C, Y, X), where it was sampled, the others on the host; `energies`: (T + 1, B, K), of the *unguided* estimate of each decision and then of the
     finished field; `observation` (T, B, O), `action` (T, B, A), `log_prob` (T, B); `acted`: (T, B) whether the decision
     had any effect there; `evaluations` of the denoiser and `iterations` of corrections that it cost, (T, B).
     """
@@ -107,8 +107,8 @@ def roll_out(
     B = P K A in this order. `preference`: the policy's, one for all or (P,) of each problem; `levers`: what it may
     bend."""
     preference = torch.as_tensor(preference).expand(len(noise)).repeat_interleave(noise.shape[1] * replicas)
-    rows = noise.flatten(0, 1).repeat_interleave(replicas, 0)
     chain, constraints, measure = problems.members(noise.shape[1] * replicas)
+    rows = noise.flatten(0, 1).repeat_interleave(replicas, 0).to(chain.prior.mean.device)
     constraints, last = constraints if policy else (), len(chain.sigmas)
     names = [str(c) for c in range(rows.shape[1])]
     guidance = Guidance(constraints, policy, names, last, preference, levers if policy else USUAL)
@@ -119,19 +119,20 @@ def roll_out(
         decisions.append(step.decision)
     energies.append(measure(step.guided))
     keys = ("observation", "action", "log_prob", "iterations")
-    observation, action, log_prob, iterations = (torch.stack([getattr(d, key) for d in decisions]) for key in keys)
+    seen = (torch.stack([getattr(d, key) for d in decisions]).cpu() for key in keys)
+    observation, action, log_prob, iterations = seen
     alive, ends = _running(decisions), torch.arange(last + 1) == last
     acts = torch.tensor([any(c.acts(t, last) for c in constraints) for t in range(last + 1)])
     if policy and levers.compute:
         acts = acts | ~ends
-    evaluations, iterations = (alive & ~ends[:, None]).to(rows), torch.where(alive, iterations, 0)
+    evaluations, iterations = (alive & ~ends[:, None]).to(rows.dtype), torch.where(alive, iterations, 0)
     stacked = observation, action, log_prob, acts[:, None] & alive, evaluations, iterations
-    return Rollout(step.guided, torch.stack(energies), *stacked)
+    return Rollout(step.guided, torch.stack(energies).cpu(), *stacked)
 
 
 def _running(decisions: Sequence[Decision]) -> Tensor:
     """(T, B): whether each member's chain goes on up to each decision, and on the finished field, which all have."""
-    running = [torch.ones(len(decisions[0].action), dtype=torch.bool)]
+    running = [decisions[0].action.new_ones(len(decisions[0].action), dtype=torch.bool)]
     for decision in decisions[:-2]:
         running.append(running[-1] if decision.stop is None else running[-1] & ~decision.stop)
-    return torch.stack([*running, running[0]])
+    return torch.stack([*running, running[0]]).cpu()

@@ -36,7 +36,7 @@ def conjugate_gradients(
         return (a * b).sum(tuple(range(1, a.ndim)), keepdim=True)
 
     size = dot(r, r).sqrt().clamp(min=1e-300)
-    most = torch.as_tensor(iterations).expand(len(r)).clamp(min=1).reshape(size.shape)
+    most = torch.as_tensor(iterations, device=r.device).expand(len(r)).clamp(min=1).reshape(size.shape)
     last, taken = int(most.max()), torch.zeros_like(most)
     w, rest, image = torch.zeros_like(r), r, None
     z = precondition(rest)

@@ -33,7 +33,7 @@ class SparseJacobian:
                 parts.append((row * self.cells + E.row, column, count * self.cells + E.row, E.data / scale[k]))
                 count += 1
         rows, columns, self.source, self.weight = (np.concatenate(p) for p in zip(*parts, strict=True))
-        valid = J.valid.flatten().numpy()[rows]
+        valid = J.valid.flatten().cpu().numpy()[rows]
         rows, columns, self.source, self.weight = (p[valid] for p in (rows, columns, self.source, self.weight))
         entries, self.place = np.unique(rows * self.shape[1] + columns, return_inverse=True)
         self.columns = entries % self.shape[1]
@@ -50,11 +50,11 @@ class SparseJacobian:
         return out
 
     def at(self, at: At, member: int) -> sparse.csr_array:
-        """J of one member."""
+        """J of one member, on the host."""
         u = at.fields[member : member + 1]
         partials = self.reference.partials(u, self.moves)
-        values = torch.cat([d.flatten() for k in self.J.live for _, d in partials[k]]).numpy()
+        values = torch.cat([d.flatten() for k in self.J.live for _, d in partials[k]]).cpu().numpy()
         gain = at.gain.expand(len(at.gain), *u.shape[1:])[min(member, len(at.gain) - 1), self.J.moving]
         data = np.bincount(self.place, self.weight * values[self.source], len(self.columns))
-        data *= gain.flatten().numpy()[self.columns]
+        data *= gain.flatten().cpu().numpy()[self.columns]
         return sparse.csr_array((data, self.columns, self.starts), shape=self.shape)

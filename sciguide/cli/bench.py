@@ -122,15 +122,13 @@ def require_device(device: str, backend: str) -> None:
     """Raises InputError where torch has no such device, or the backend does not compute there."""
     import torch
 
+    from sciguide.device import find_device
     from sciguide.errors import InputError
     from sciguide.kernels.backends import BackendError, backend_for, using
 
-    try:
-        x = torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    found = find_device(device)
     try:
         with using(backend):
-            backend_for(x.device, x.dtype)
+            backend_for(found, torch.float32)
     except BackendError as error:
         raise InputError(f"--backend {backend}: {error}") from error

@@ -29,6 +29,7 @@ def generate(
     preference: float = 0.5,
     batch: int = 8,
     shard: str = "0/1",
+    device: str = "cpu",
     dry_run: bool = False,
 ) -> int:
     """Draw members from the model of a run. Running the same command again resumes.
@@ -50,8 +51,10 @@ def generate(
         preference: of the learned policy, from 0, the distribution alone, to 1, physics alone
         batch: members computed together; part of what makes bytes repeat
         shard: i/n does only every n-th batch, beginning with the i-th, for n processes or array jobs
+        device: that computes: cpu, cuda, or cuda:1 and so on; bytes repeat on a CPU, on a GPU numbers to rounding
         dry_run: say what would be done and do nothing
     """
+    from sciguide.device import find_device
     from sciguide.generate import Options, find_model, write_ensemble
     from sciguide.receipts import read_receipts
 
@@ -66,6 +69,7 @@ def generate(
     guides = {"observations": obs, "scales": scales, "equations": not no_equations, "direction": direction}
     guides |= {"variance": variance, "hard": hard, "iterations": iterations, "preference": preference}
     options = Options(steps=steps, policy=policy, batch=batch, **guides)
+    find_device(device)
     model = find_model(run)
     folder = Path(out) if out else model.parent / "ensemble"
     there = len(read_receipts(folder))
@@ -76,11 +80,11 @@ def generate(
 
     from sciguide.kernels.backends import computed_by
 
-    print(computed_by())
+    print(computed_by(device))
     with Progress(transient=True) as progress:
         task = progress.add_task("drawing", total=members, completed=there)
         made = 0
-        for _ in write_ensemble(model, folder, members, seed, options, part):
+        for _ in write_ensemble(model, folder, members, seed, options, part, device):
             made += 1
             progress.advance(task)
     print(f"{made} members drawn, {len(read_receipts(folder))} of {members} finished in {folder}")

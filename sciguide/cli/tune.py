@@ -40,6 +40,7 @@ def tune(
     norm: Literal["energy", "crps"] = "energy",
     front: bool = False,
     seed: int = 0,
+    device: str = "cpu",
 ) -> int:
     """Tune the guidance of a run's model and print how each policy scores on problems that none was tuned on.
 
@@ -73,9 +74,11 @@ def tune(
         front: the learned policy is trained for every preference between the distribution and physics, for
             `generate --preference`, instead of the even one; it needs a few times the trajectories
         seed: of everything
+        device: that computes: cpu, cuda, or cuda:1 and so on
     """
     check(locals())
     from sciguide.actions import Levers
+    from sciguide.device import find_device
     from sciguide.generate import find_model, one_thread
     from sciguide.kernels.backends import computed_by
     from sciguide.model import Model
@@ -83,8 +86,9 @@ def tune(
     from sciguide.training.variety import Variety, span
 
     path = find_model(run)
-    backend = computed_by()
-    model = Model.load(path)
+    find_device(device)
+    backend = computed_by(device)
+    model = Model.load(path, device)
     ranges = {"points": span("--points", points, 0), "error": span("--error", error, 1e-12)}
     ranges |= {"steps": span("--steps", steps, 1), "misreport": misreport, "bias": bias, "constants": constants or {}}
     rules = Rules(
@@ -94,7 +98,7 @@ def tune(
         **{"levers": Levers(bands, octaves, compute), "norm": norm, "front": front, "price": price},
         **{"trajectories": trajectories, "judged": judged, "members": members, "seed": seed},
     )
-    folder = take_up(path.parent, path, rules)
+    folder = take_up(path.parent, path, rules, model.device)
     print(backend)
     with one_thread(), progress(trajectories, judged) as report:
         outcome = compete(model, truths(path.parent, model), folder, rules, report)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sciguide.actions import Levers
 from sciguide.datasets.module import GridData
+from sciguide.device import CPU, model_of
 from sciguide.errors import InputError
 from sciguide.guidance import EVEN, Direction, Errors
 from sciguide.learner import ITERATION, JUDGED, Task
@@ -72,10 +73,12 @@ class Outcome:
     front: list[Traded]
 
 
-def take_up(run: Path, model: Path, rules: Rules) -> Path:
-    """The folder of a run's policies, made or taken up. Raises InputError where it holds those of other rules."""
+def take_up(run: Path, model: Path, rules: Rules, device: torch.device = CPU) -> Path:
+    """The folder of a run's policies, made or taken up. Raises InputError where it holds those of other rules, or tuned
+    on another kind of device."""
     folder = run / FOLDER
-    state = json.loads(json.dumps({**asdict(rules), "model": sha256(model)}))
+    where = {} if device == CPU else {"device": model_of(device)}
+    state = json.loads(json.dumps({**asdict(rules), "model": sha256(model), **where}))
     saved = folder / OPTIONS
     if saved.is_file() and json.loads(saved.read_text()) != state:
         raise InputError(f"{folder} holds policies of other options or another model ({saved}): remove that folder")
@@ -107,7 +110,7 @@ def compete(
 ) -> Outcome:
     """Tune every rival with the same budget, save them and their scores in `folder`, and judge all of them."""
     task = make_task(model, truths, rules)
-    area = torch.where(torch.from_numpy(model.layout.mask), torch.from_numpy(model.grid.weights()), 0)
+    area = torch.where(torch.from_numpy(model.layout.mask), torch.from_numpy(model.grid.weights()), 0).to(model.device)
     numbers = [JUDGED + i for i in range(rules.judged)]
     stages_apart(rules.seed, range(rules.trajectories), numbers)
     worth, standard = task.measure(area, range(8), 2, norm=rules.norm, price=rules.price, iteration=rules.iteration)

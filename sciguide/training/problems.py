@@ -65,7 +65,7 @@ class RunProblems:
         for name in variety.constants:
             if name not in known:
                 raise InputError(f"no equation of the model has a constant {name}, but {', '.join(sorted(known))}")
-        cut = len(truths) - len(truths) // 3
+        cut, truths = len(truths) - len(truths) // 3, truths.to(model.prior.mean.device)
         self.model, self.truths, self.variety = model, (truths[:cut], truths[cut:]), variety
         self.options = {"scales": scales, "direction": direction, "iterations": iterations, "variance": variance}
         self.equations = model.constraints() if equations else []
@@ -106,7 +106,7 @@ class RunProblems:
         own = [self.variety.own(n, truth.shape[1]) for n in numbers]
         factors = torch.tensor([mine.factor for mine in own], dtype=torch.float64)
         noise = [torch.from_numpy(np.random.default_rng([n, 1]).standard_normal(len(rows))) for n in numbers]
-        values = values + factors[:, None] * rows.error * torch.stack(noise)
+        values = values + factors[:, None].to(values) * rows.error * torch.stack(noise).to(values)
 
         def members(repeats: int) -> Members:
             known = copy(kriging)  # shares the factorised covariance, which values do not enter
@@ -130,6 +130,7 @@ class RunProblems:
             [torch.from_numpy(np.random.default_rng([n, 5]).standard_normal(self.model.shape)) for n in numbers]
         )
         bias = torch.stack([torch.from_numpy(mine.bias) for mine in own])[..., None, None]
+        z, bias = z.to(self.truths[0]), bias.to(self.truths[0])
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             level = float(sigma.max())
