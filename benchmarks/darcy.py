@@ -49,7 +49,7 @@ from benchmarks.darcy_methods import (
     without_network,
 )
 from benchmarks.darcy_rivals import least_squares, rivals, sampler_2m
-from benchmarks.tables import RESULTS, write_table
+from benchmarks.tables import RESULTS, add_device, trained_on, write_table
 from sciguide.cli import main as sciguide
 from sciguide.equations import get
 from sciguide.evidence import data_section, training_data
@@ -71,13 +71,13 @@ SMALL = {
 }
 
 
-def fit(run: Path, data: str, small: bool) -> Model:
-    """The model of the run, trained unless it is there. Raises SystemExit where that fails."""
+def fit(run: Path, data: str, small: bool, device: torch.device | str = "cpu") -> Model:
+    """The model of the run on a device, trained there unless it is there. Raises SystemExit where that fails."""
     words = ["fit", "-c", CONFIG, "--run", str(run), "--data.source", data]
-    words += [word for pair in SMALL.items() for word in pair] if small else []
+    words += [*([word for pair in SMALL.items() for word in pair] if small else []), *trained_on(device)]
     if not (run / "model.pt").is_file() and sciguide(words):
         raise SystemExit(f"{run} could not be trained")
-    return Model.load(run / "model.pt")
+    return Model.load(run / "model.pt", device)
 
 
 def read(run: Path, data: str, model: Model) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="32 x 32, a tiny network, 16 members: two minutes")
     parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
+    add_device(parser)
     given = parser.parse_args()
     if not given.small and given.data is None:
         parser.error("--data FILE, or --small")
@@ -199,7 +200,7 @@ def main() -> None:
             raise SystemExit(f"{given.data} could not be made")
     with xr.open_dataset(given.data) as ds:
         refuse_shared(evaluation=seeds, tuning=TUNING, training=TRAINING, data=int(ds.attrs["seed"]))
-    model = fit(run, given.data, given.small)
+    model = fit(run, given.data, given.small, given.device)
     training, held = read(run, given.data, model)
     quarter = few(members)
     table = Table(Truth(logs(training), logs(held)), held, members)
@@ -219,7 +220,7 @@ def main() -> None:
     size = f"{training.shape[-1]} x {training.shape[-1]}, {len(training)} training samples"
     about = f"{given.seeds} seeds of {members} members, rows of a smaller n of one seed; {size}; {given.date}; 1 thread"
     name = f"darcy{'_small' if given.small else ''}.csv"
-    write_table(RESULTS / name, table.rows, about)
+    write_table(RESULTS / name, table.rows, about, given.device)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from torch import Tensor
 from sciguide.errors import InputError
 from sciguide.guidance import Guidance, equation_steps
 from sciguide.model import Model
-from sciguide.noise import normals
 from sciguide.sampler import sample
 from sciguide.simulate import darcy_smooth
 
@@ -76,7 +75,7 @@ def noises(model: Model, seeds: Sequence[int], members: int) -> Iterator[Tensor]
     for seed in seeds:
         for first in range(0, members, BATCH):
             chosen = range(first, min(first + BATCH, members))
-            yield torch.from_numpy(normals(seed, chosen, 0, model.shape, np.float64))
+            yield model.white(seed, chosen)
 
 
 def chains(
@@ -111,7 +110,7 @@ def corrected(model: Model, x: Tensor, options: dict[str, Any]) -> Chains:
 
 
 def physical(model: Model, x: Tensor) -> NDArray[np.float32]:
-    return model.normaliser.decode(x).numpy().astype(np.float32)
+    return model.normaliser.decode(x).cpu().numpy().astype(np.float32)
 
 
 def with_p(pairs: NDArray, p: NDArray) -> NDArray[np.float32]:

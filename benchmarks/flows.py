@@ -39,8 +39,9 @@ from benchmarks.flows_data import FLOWS, SMALL, Cuts, Flow, cut_file, read
 from benchmarks.flows_members import FORMULAS, POLICIES
 from benchmarks.flows_scores import Yardstick
 from benchmarks.flows_table import Setting, Sheet, Size, by_reynolds
-from benchmarks.tables import RESULTS, write_table
+from benchmarks.tables import RESULTS, add_device, trained_on, write_table
 from sciguide.cli import main as sciguide
+from sciguide.device import CPU
 from sciguide.model import Model
 
 FULL_MADE, SMALL_MADE = {"kolmogorov": 64, "shallow_water": 32}, {"kolmogorov": 32, "shallow_water": 16}
@@ -51,23 +52,23 @@ QUICK = "--trainer.max_epochs 2 --data.steps_per_epoch 20 --model.width 8 --mode
 SMALL_SIZE = Size(SMALL, SMALL_MADE, 16, SMALL_SAMPLES, SMALL_TUNED, 4, 8, (5,), 10, tuple(QUICK))
 
 
-def fit(flow: Flow, size: Size, run: Path, data: Path, cuts: Cuts) -> Path:
-    """Train the model of the run unless it is there."""
+def fit(flow: Flow, size: Size, run: Path, data: Path, cuts: Cuts, device: torch.device) -> Path:
+    """Train the model of the run, on a device, unless it is there."""
     words = ["fit", "-c", flow.config, "--run", str(run), "--data.source", str(data)]
     for name in ("train", "validation", "test"):
         words += [f"--data.{name}", str(list(getattr(cuts, name)))]
     begun = time.perf_counter()
-    if not (run / "model.pt").is_file() and sciguide([*words, *size.fit]):
+    if not (run / "model.pt").is_file() and sciguide([*words, *size.fit, *trained_on(device)]):
         raise SystemExit(f"{run} could not be trained")
     print(f"{flow.name}: model after {time.perf_counter() - begun:.0f} s", flush=True)
     return run / "model.pt"
 
 
-def prepare(name: str, size: Size, run: Path, data: str | None) -> Setting:
+def prepare(name: str, size: Size, run: Path, data: str | None, device: torch.device = CPU) -> Setting:
     """Data and model of a set."""
     flow = size.flows[name]
     path, cuts = cut_file(flow, run, data, size.made[name], size.samples[name], size.points)
-    model = Model.load(fit(flow, size, run, path, cuts))
+    model = Model.load(fit(flow, size, run, path, cuts, device), device)
     yardstick = Yardstick(flow, model, read(path, flow.variables, cuts.train))
     return Setting(flow, size, run, model, path, cuts, yardstick)
 
@@ -157,6 +158,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/flows"), help="folder of models, policies and members")
     parser.add_argument("--small", action="store_true", help="16 x 16 points, few of everything: a few minutes")
     parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
+    add_device(parser)
     given = parser.parse_args()
     if given.data and not given.only:
         parser.error("--data is the file of one set: name that with --only")
@@ -164,12 +166,12 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     for name in [given.only] if given.only else FLOWS:
-        rows += table_of(prepare(name, size, runs / name, given.data))
+        rows += table_of(prepare(name, size, runs / name, given.data, given.device))
     budgets = ", ".join(f"{size.trajectories[name]} ({name})" for name in FLOWS)
     budget = f"trajectories for each policy: {budgets}; {size.points} x {size.points} points"
     about = f"flows in two snapshots; {given.date}; {budget}, one thread"
     path = RESULTS / f"flows{'_small' if given.small else ''}.csv"
-    write_table(path, others(path, given.only) + rows, about)
+    write_table(path, others(path, given.only) + rows, about, given.device)
 
 
 if __name__ == "__main__":

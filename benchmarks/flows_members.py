@@ -24,7 +24,6 @@ from sciguide.guidance import Constraint, Direction, Guidance, constraints_for
 from sciguide.kriging import Kriging
 from sciguide.learner import JUDGED
 from sciguide.model import Model
-from sciguide.noise import normals
 from sciguide.observations import Observations, locate
 from sciguide.policy import KINDS
 from sciguide.receipts import sha256
@@ -67,7 +66,7 @@ def tune(run: Path, model: Model, steps: int, points: int, trajectories: int, ju
     parent.mkdir(exist_ok=True)
     if not (parent / "model.pt").exists():
         (parent / "model.pt").symlink_to((run / "model.pt").resolve())
-    folder = take_up(parent, parent / "model.pt", rules)
+    folder = take_up(parent, parent / "model.pt", rules, model.device)
     if not (folder / "scores.json").is_file():
         with one_thread():
             compete(model, truths(run, model), folder, rules)
@@ -83,7 +82,7 @@ def seen(model: Model, given: np.ndarray) -> tuple[Observations, Tensor]:
     error = np.full(POINTS, ERROR * model.normaliser.std[channel[0]])
     rows = locate(model.layout, model.normaliser, channel, y, x, np.zeros(POINTS), error)
     mean, std = model.normaliser.mean[channel[0]], model.normaliser.std[channel[0]]
-    return rows, torch.from_numpy((given - mean) / std)[:, None].expand(-1, POINTS)
+    return rows, torch.from_numpy((given - mean) / std).to(model.device)[:, None].expand(-1, POINTS)
 
 
 def guides(model: Model, method: str, given: np.ndarray | None) -> tuple[list[Constraint], Tensor | None]:
@@ -110,7 +109,7 @@ def draw(
     with one_thread(), torch.no_grad():
         for first in range(0, len(members), BATCH):
             rows = slice(first, first + BATCH)
-            noise = torch.from_numpy(normals(SEED, members[rows], 0, model.shape, np.float64))
+            noise = model.white(SEED, members[rows])
             own = [c if values is None else with_values(c, values[rows]) for c in constraints]
             guidance = None
             if own and method in KINDS:
@@ -119,7 +118,7 @@ def draw(
                 guidance = Guidance(own, None, names, steps)
             start = guidance.start(noise, sigmas[0], model.prior) if guidance else None
             *_, last = sample(model.denoise, model.prior, noise, sigmas, guidance, start)
-            parts.append(model.normaliser.decode(last.guided).numpy().astype(np.float32))
+            parts.append(model.normaliser.decode(last.guided).cpu().numpy().astype(np.float32))
     return Drawn(np.concatenate(parts), (time.perf_counter() - begun) / len(members))
 
 

@@ -14,7 +14,6 @@ from benchmarks.flows_data import Fields, Flow
 from sciguide import baselines
 from sciguide.guidance import Guidance, constraints_for
 from sciguide.model import Model
-from sciguide.noise import normals
 from sciguide.simulate import get, kolmogorov, rotating_layer
 
 Row = tuple[str, Fields]
@@ -43,7 +42,7 @@ def after_drawing(flow: Flow, model: Model, members: Fields, training: Fields) -
 
 def prior_draws(model: Model, n: int, seed: int, guided: bool) -> Fields:
     """Draws of N(mu, C); guided by the formula as finished fields are, at the smallest noise level."""
-    x = model.prior.sample(torch.from_numpy(normals(seed, range(n), 0, model.shape, np.float64)))
+    x = model.prior.sample(model.white(seed, range(n)))
     if guided:
         constraints = constraints_for(model, None)
         guide = Guidance(constraints, None, model.layout.names, 1)

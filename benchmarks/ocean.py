@@ -20,14 +20,13 @@ from torch import Tensor
 
 from benchmarks.reconstruction import MEMBERS, STEPS, Case, conditional_table, physical
 from benchmarks.rivals import dpm_solver_2m, heun, white_start
-from benchmarks.tables import RESULTS, write_table
+from benchmarks.tables import RESULTS, add_device, trained_on, write_table
 from sciguide import metrics
 from sciguide.bootstrap import bootstrap
 from sciguide.cli import main as sciguide
 from sciguide.datasets.prepare import prepare
 from sciguide.equations import get
 from sciguide.model import Model
-from sciguide.noise import normals
 from sciguide.sampler import sample
 
 CONFIG = "configs/ocean_currents.yaml"
@@ -38,7 +37,7 @@ EDM = "--model.prior isotropic --model.noise log_normal --model.sigma_max 80 --m
 
 
 def fit(run: Path, data: str, train: tuple[str, str], validation: tuple[str, str] | None, *extra: str) -> Path:
-    """Train the run unless it is there."""
+    """Train the run unless it is there; `extra`: words of `sciguide fit`."""
     held = "null" if validation is None else str(list(validation)).replace("'", "")
     words = ["fit", "-c", CONFIG, "--run", str(run), "--data.source", data, "--data.test", "null"]
     words += ["--data.train", str(list(train)).replace("'", ""), "--data.validation", held, *extra]
@@ -47,12 +46,12 @@ def fit(run: Path, data: str, train: tuple[str, str], validation: tuple[str, str
     return run / "model.pt"
 
 
-def load(path: Path, data: str, name: str) -> Case:
-    """The case "calibration" or "final"."""
+def load(path: Path, data: str, name: str, device: torch.device | str = "cpu") -> Case:
+    """The case "calibration" or "final", its model on a device."""
     prepared = prepare(data, VARIABLES, train=list(SPLITS[name]), validation=list(WINDOWS[name]))
     days = np.asarray(prepared.rows("validation"))
     dates = prepared.times_of("validation").astype("datetime64[D]")
-    return Case(Model.load(path), days, dates.astype(int), np.asarray(prepared.rows("train")))
+    return Case(Model.load(path, device), days, dates.astype(int), np.asarray(prepared.rows("train")))
 
 
 def anomalies(x: np.ndarray) -> np.ndarray:
@@ -64,7 +63,7 @@ def anomalies(x: np.ndarray) -> np.ndarray:
 
 def sampler_table(ours: Case, edm: Model, count: int) -> list[dict[str, Any]]:
     """Energy distance of anomalies to the held-out days, at 5, 10 and 20 network evaluations."""
-    noise = torch.from_numpy(normals(1, range(count), 0, ours.model.shape, np.float64))
+    noise = ours.model.white(1, range(count))
     held = anomalies(ours.days)
 
     def draw(name: str, steps: int) -> Tensor:
@@ -105,7 +104,7 @@ def sampler_table(ours: Case, edm: Model, count: int) -> list[dict[str, Any]]:
 def unconditional_table(case: Case) -> list[dict[str, Any]]:
     """Thirty-two members beside the data, random training days, and draws of the prior without a network."""
     model, rng = case.model, np.random.default_rng(0)
-    noise = torch.from_numpy(normals(2, range(MEMBERS), 0, model.shape, np.float64))
+    noise = model.white(2, range(MEMBERS))
     *_, last = sample(model.denoise, model.prior, noise, model.sigmas(STEPS))
     random = rng.choice(len(case.training), MEMBERS, replace=False)
     sets = {
@@ -141,26 +140,30 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/ocean"))
     parser.add_argument("--only", choices=("sampler", "unconditional", "conditional"))
     parser.add_argument("--samples", type=int, default=128, help="of the sampler's table")
+    add_device(parser)
     options = parser.parse_args()
-    window = WINDOWS["calibration"]
-    ours = fit(options.runs / "A", options.data, SPLITS["calibration"], window)
-    calibration = load(ours, options.data, "calibration")
+    window, device = WINDOWS["calibration"], options.device
+    trained = trained_on(device)
+    ours = fit(options.runs / "A", options.data, SPLITS["calibration"], window, *trained)
+    calibration = load(ours, options.data, "calibration", device)
     if options.only in (None, "sampler"):
-        edm = Model.load(fit(options.runs / "E", options.data, SPLITS["calibration"], window, *EDM))
+        edm = Model.load(fit(options.runs / "E", options.data, SPLITS["calibration"], window, *EDM, *trained), device)
         rows = sampler_table(calibration, edm, options.samples)
-        write_table(RESULTS / "ocean_sampler.csv", rows, "anomalies against 21 August to 30 September, equal training")
+        about = "anomalies against 21 August to 30 September, equal training"
+        write_table(RESULTS / "ocean_sampler.csv", rows, about, device)
     if options.only == "sampler":
         return
-    final = load(fit(options.runs / "B", options.data, SPLITS["final"], None), options.data, "final")
+    whole = fit(options.runs / "B", options.data, SPLITS["final"], None, *trained)
+    final = load(whole, options.data, "final", device)
     final.model.error = calibration.model.error
     if options.only in (None, "unconditional"):
         rows = unconditional_table(final)
-        write_table(RESULTS / "ocean_unconditional.csv", rows, "unconditional members of the January-September model")
+        about = "unconditional members of the January-September model"
+        write_table(RESULTS / "ocean_unconditional.csv", rows, about, device)
     if options.only in (None, "conditional"):
         rows = conditional_table(calibration, final, options.runs / "A")
-        write_table(
-            RESULTS / "ocean_conditional.csv", rows, "every third day of October from 100 noisy points of u and v"
-        )
+        about = "every third day of October from 100 noisy points of u and v"
+        write_table(RESULTS / "ocean_conditional.csv", rows, about, device)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class Points:
 
     def _jacobian(self, sigma: float) -> Tensor:
         """M A^T, (d, m)."""
-        unit = torch.zeros(len(self), self.prior.mask.numel(), dtype=torch.float64)
+        unit = self.prior.mean.new_zeros(len(self), self.prior.mask.numel())
         unit[range(len(self)), self.index] = 1
         return self.prior.apply_M(unit.reshape(-1, *self.prior.mask.shape), sigma).flatten(1).T
 

@@ -1,7 +1,7 @@
 """Policies on trained networks, where problems vary as a config says: whether feedback pays there too.
 
     python -m benchmarks.policy_trained [--run runs/sparse/poisson_32] [--config configs/policy_problems.yaml]
-                                        [--small] [--runs runs/policy] [--date 2026-01-31]
+                                        [--small] [--runs runs/policy] [--date 2026-01-31] [--device cuda]
 
 writes benchmarks/results/policy_trained.csv (--small: policy_trained_small.csv). `sciguide tune` itself tunes every
 rival of a run with three seeds, on the run's validation samples, and judges them on problems of its own: the same for
@@ -23,7 +23,7 @@ import yaml
 
 from benchmarks.sparse import PLANS, fit
 from benchmarks.sparse_problems import SETS
-from benchmarks.tables import RESULTS, read_table, write_table
+from benchmarks.tables import RESULTS, add_device, read_table, write_table
 from sciguide.bootstrap import bootstrap, paired_bootstrap
 from sciguide.cli import main as sciguide
 
@@ -74,16 +74,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="one seed, 64 trajectories")
     parser.add_argument("--runs", type=Path, default=Path("runs/policy"), help="where what is done is kept")
     parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
+    add_device(parser)
     given = parser.parse_args(argv)
     if given.run == DEFAULT and not (DEFAULT / "model.pt").is_file():
-        fit(SETS["poisson"], 32, PLANS[32], DEFAULT.parent)
+        fit(SETS["poisson"], 32, PLANS[32], DEFAULT.parent, given.device)
     seeds, extra = (SEEDS[:1], SMALL) if given.small else (SEEDS, ())
+    extra = (*extra, f"--device={given.device}")
     runs = given.runs / "small" if given.small else given.runs
     each = [tuned(given.run, given.config, seed, runs, extra) for seed in seeds]
     trajectories = 64 if given.small else yaml.safe_load(given.config.read_text()).get("trajectories", 2000)
     path = RESULTS / f"policy_trained{'_small' if given.small else ''}.csv"
     table = [*earlier(path, given.run, given.config), *rows(given.run, given.config, each, trajectories)]
-    write_table(path, table, f"policies on trained networks; {given.date}; 1 thread")
+    write_table(path, table, f"policies on trained networks; {given.date}; 1 thread", given.device)
     return 0
 
 

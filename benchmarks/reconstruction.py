@@ -37,7 +37,7 @@ class Case(NamedTuple):
 
 
 def physical(model: Model, x: Tensor) -> np.ndarray:
-    return np.where(model.layout.mask, model.normaliser.decode(x).numpy(), np.nan)
+    return np.where(model.layout.mask, model.normaliser.decode(x).cpu().numpy(), np.nan)
 
 
 def observe(case: Case, day: int) -> tuple[Observations, np.ndarray]:
@@ -70,8 +70,8 @@ class Method(NamedTuple):
 
 def members(case: Case, method: Method, observations: Observations, seed: int) -> np.ndarray:
     """The ensemble (M, C, Y, X) of a method, physical."""
-    model = case.model
-    noise = torch.from_numpy(normals(seed, range(MEMBERS), 0, model.shape, np.float64))
+    model, observations = case.model, observations.to(case.model.device)
+    noise = model.white(seed, range(MEMBERS))
     if method.kind == "interpolation":
         return physical(model, interpolate(model, observations, noise, method.inflate, seed))
     guidance = None
@@ -101,8 +101,9 @@ def interpolate(
 
     matrix = Kriging(prior, told, "told", covariance).system(0.0).matrix
     draws = prior.mean + a**0.5 * (prior.sample(noise) - prior.mean)
-    perturbed = told.innovation(draws) + torch.from_numpy(normals(seed, range(len(noise)), 1, (len(told),), np.float64))
-    weights = torch.linalg.solve(matrix + torch.eye(len(told), dtype=matrix.dtype), perturbed.T).T
+    errors = torch.from_numpy(normals(seed, range(len(noise)), 1, (len(told),), np.float64)).to(draws)
+    perturbed = told.innovation(draws) + errors
+    weights = torch.linalg.solve(matrix + torch.eye(len(told), dtype=matrix.dtype).to(matrix), perturbed.T).T
     return draws - covariance(told.scatter(weights, model.shape), 0.0)
 
 
@@ -153,9 +154,10 @@ def calibrate(case: Case) -> tuple[Method, Method]:
     return tuple(best)
 
 
-def tune(run: Path, scales: str) -> dict[str, Path]:
+def tune(run: Path, scales: str, device: torch.device) -> dict[str, Path]:
     """The tuned policies of the calibration run, made unless they are there."""
     words = ["tune", str(run), "--points", str(POINTS), "--error", "0.12", "--no-equations", "--scales", scales]
+    words += ["--device", str(device)]
     if sciguide([*words, "--trajectories", "384", "--judged", "14"]):
         raise SystemExit("the policies could not be tuned")
     return {name: run / "policies" / f"{name}.pt" for name in ("scheduled", "linear", "learned")}
@@ -165,7 +167,10 @@ def conditional_table(calibration: Case, final: Case, run: Path) -> list[dict[st
     """Every third day of October: none, the formula, the tuned policies, optimal interpolation with the same
     covariance, and the nearest training day."""
     formula, interpolation = calibrate(calibration)
-    tuned = {n: formula._replace(kind=n, tuned=path) for n, path in tune(run, formula.scales).items()}
+    tuned = {
+        n: formula._replace(kind=n, tuned=path)
+        for n, path in tune(run, formula.scales, calibration.model.device).items()
+    }
     found = {
         "none": score_days(final, Method("none")),
         "fixed": score_days(final, formula),

@@ -41,7 +41,7 @@ import torch
 from benchmarks.sparse_problems import SETS, TASKS, Problem, Set, points_of, problems
 from benchmarks.sparse_rows import EXACT, Plan, Row, models_of, rows_of
 from benchmarks.sparse_table import Score, rows, score
-from benchmarks.tables import RESULTS, write_table
+from benchmarks.tables import RESULTS, add_device, trained_on, write_table
 from sciguide.cli import main as sciguide
 from sciguide.generate import one_thread
 from sciguide.model import Model
@@ -56,8 +56,8 @@ QUICK = ("--data.steps_per_epoch=20", "--trainer.max_epochs=1", "--model.width=8
 SMALL = {16: Plan(512, 32, 8, 4, (10,), (10,), fit=QUICK)}
 
 
-def fit(of: Set, size: int, plan: Plan, runs: Path) -> Model:
-    """The model of a set, trained unless it is there."""
+def fit(of: Set, size: int, plan: Plan, runs: Path, device: torch.device | str = "cpu") -> Model:
+    """The model of a set on a device, trained there unless it is there."""
     data, run = runs / f"{of.name}_{size}.nc", runs / f"{of.name}_{size}"
     total = plan.training + plan.validation
     if not (run / "model.pt").is_file():
@@ -74,9 +74,9 @@ def fit(of: Set, size: int, plan: Plan, runs: Path) -> Model:
             "model.variance": not of.gaussian,
         }
         words = [f"--run={run}", f"--data.source={data}", *(f"--{k}={json.dumps(v)}" for k, v in own.items())]
-        if sciguide(["fit", "-c", CONFIG, *words, *of.fit, *plan.fit]):
+        if sciguide(["fit", "-c", CONFIG, *words, *of.fit, *plan.fit, *trained_on(device)]):
             raise SystemExit(f"{run} could not be trained")
-    return Model.load(run / "model.pt")
+    return Model.load(run / "model.pt", device)
 
 
 def residuals(model: Model, ensemble: np.ndarray) -> np.ndarray:
@@ -84,21 +84,21 @@ def residuals(model: Model, ensemble: np.ndarray) -> np.ndarray:
     if not model.equations:
         return np.full(len(ensemble), np.nan)
     (equation,) = model.constraints()
-    x = model.normaliser.encode(torch.from_numpy(np.asarray(ensemble, np.float64)))
-    return equation.energy(x).numpy()
+    x = model.normaliser.encode(torch.from_numpy(np.asarray(ensemble, np.float64)).to(model.device))
+    return equation.energy(x).cpu().numpy()
 
 
 class Part:
     """The scores of one set and size, kept in a file: those of each row's draws, by task and row."""
 
-    def __init__(self, of: Set, size: int, plan: Plan, runs: Path) -> None:
-        self.of, self.size, self.plan, self.runs = of, size, plan, runs
+    def __init__(self, of: Set, size: int, plan: Plan, runs: Path, device: torch.device | str = "cpu") -> None:
+        self.of, self.size, self.plan, self.runs, self.device = of, size, plan, runs, device
         self.path = runs / f"{of.name}_{size}.json"
         self.kept = json.loads(self.path.read_text()) if self.path.is_file() else {}
 
     def run(self, main: bool = False) -> None:
         """Score what is not there yet, or of that the `main` rows, which are of all draws."""
-        models = models_of(self.of, fit(self.of, self.size, self.plan, self.runs))
+        models = models_of(self.of, fit(self.of, self.size, self.plan, self.runs, self.device))
         for task in TASKS:
             draws = problems(self.of, task, self.size, self.plan.draws)
             for row in rows_of(self.of, self.plan, models, task):
@@ -143,16 +143,17 @@ def main() -> None:
     parser.add_argument("--main", action="store_true", help="only rows of all draws: the others take most of the time")
     parser.add_argument("--small", action="store_true", help="16 x 16, few draws, hardly trained: minutes")
     parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
+    add_device(parser)
     given = parser.parse_args()
     plans, runs = (SMALL, given.runs / "small") if given.small else (PLANS, given.runs)
-    parts = [Part(SETS[name], size, plan, runs) for name in SETS for size, plan in plans.items()]
+    parts = [Part(SETS[name], size, plan, runs, given.device) for name in SETS for size, plan in plans.items()]
     with one_thread():
         for part in parts:
             if given.only in (None, part.of.name) and (given.size in (None, part.size) or given.small):
                 part.run(given.main)
     table = [row for part in parts for row in part.table()]
     about = f"reconstruction from sparse points; {given.date}; one thread"
-    write_table(RESULTS / f"sparse{'_small' if given.small else ''}.csv", table, about)
+    write_table(RESULTS / f"sparse{'_small' if given.small else ''}.csv", table, about, given.device)
 
 
 if __name__ == "__main__":

@@ -35,15 +35,15 @@ class Told:
 
     def _lower(self, sigma: float, least: tuple[float, ...]) -> Tensor:
         rows = self.J.valid.nonzero()
-        matrix = torch.empty(len(rows), len(rows), dtype=torch.float64)
+        matrix = self.J.std.new_empty(len(rows), len(rows))
         for first in range(0, len(rows), PART):
             part = rows[first : first + PART]
-            unit = torch.zeros(len(part), *self.J.valid.shape, dtype=torch.float64)
+            unit = matrix.new_zeros(len(part), *self.J.valid.shape)
             unit[range(len(part)), *part.T] = 1
             moved = self.J.forward(self.metric(self.J.transpose(unit), sigma))
             matrix[first : first + PART] = moved[:, self.J.valid]
         matrix = (matrix + matrix.T) / 2
-        noise = torch.tensor(least, dtype=torch.float64).clamp(min=1e-12 * float(matrix.diagonal().mean()))
+        noise = matrix.new_tensor(least).clamp(min=1e-12 * float(matrix.diagonal().mean()))
         matrix.diagonal().add_(noise[rows[:, 0]])
         return torch.linalg.cholesky(matrix)
 

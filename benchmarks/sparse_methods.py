@@ -21,7 +21,6 @@ from sciguide.baselines import physical
 from sciguide.guidance import Guidance, constraints_for
 from sciguide.kriging import Kriging
 from sciguide.model import Model, NetworkError
-from sciguide.noise import normals
 from sciguide.observations import Observations
 from sciguide.prior import EOF, Prior
 from sciguide.sampler import sample
@@ -69,13 +68,14 @@ def exact_prior(name: str, model: Model) -> Prior:
     fields = root.T @ vectors[:, kept] / variances.sqrt()
     centre = torch.from_numpy(np.broadcast_to((-mean / std)[:, None, None], model.shape).copy())
     mask = torch.ones(model.shape, dtype=torch.bool)
-    return EOF(centre, mask, fields.contiguous(), variances, torch.zeros((), dtype=torch.float64))
+    found = EOF(centre, mask, fields.contiguous(), variances, torch.zeros((), dtype=torch.float64))
+    return found.to(model.device)
 
 
 def white(model: Model, problem: Problem, members: int) -> Tensor:
     """The noise of a problem's members, the same for every method."""
     seed = 10**6 * DRAWING + problem.number
-    return torch.from_numpy(normals(seed, range(members), 0, model.shape, np.float64))
+    return model.white(seed, range(members))
 
 
 def unguided(model: Model, problem: Problem, steps: int = 0, members: int = MEMBERS) -> Ensemble:
@@ -132,7 +132,7 @@ FORMS: dict[str, Callable[[Points, Tensor, float], Tensor]] = {
 
 def rival(model: Model, problem: Problem, form: str, steps: int, members: int = MEMBERS) -> Ensemble:
     """By one of FORMS at every noise level, from the start of the kriging step."""
-    observations = problem.observations(model.layout, model.normaliser)
+    observations = problem.observations(model.layout, model.normaliser).to(model.device)
     points = ModelPoints(model, observations)
 
     def guide(index: int, x0: Tensor, sigma: float) -> tuple[Tensor, None]:
@@ -145,7 +145,7 @@ def rival(model: Model, problem: Problem, form: str, steps: int, members: int = 
 def through_network(model: Model, problem: Problem, strength: float, steps: int, members: int = MEMBERS) -> Ensemble:
     """The estimate moved down the gradient of the misfit |A D(x) - y|^2 by x, taken through the network (DPS, Chung et
     al. 2023, arXiv 2209.14687), by `strength` times Polyak's length, from the start of the kriging step."""
-    observations = problem.observations(model.layout, model.normaliser)
+    observations = problem.observations(model.layout, model.normaliser).to(model.device)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         with torch.enable_grad():

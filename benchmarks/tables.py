@@ -1,23 +1,45 @@
 """Committed tables: CSV with a header that says from which machine, versions, date and command they are."""
 
+import argparse
 import csv
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sciguide.provenance import provenance
+
+if TYPE_CHECKING:
+    import torch
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]], about: str) -> None:
-    """Write `rows` with a header of comments, numbers with four digits, and print them."""
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The option --device: a torch.device that is there."""
+
+    def device(name: str) -> "torch.device":
+        from sciguide.device import find_device
+
+        try:
+            return find_device(name)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    parser.add_argument("--device", type=device, default="cpu", help="that models are computed on: cpu, cuda, cuda:1")
+
+
+def write_table(
+    path: Path, rows: Sequence[Mapping[str, Any]], about: str, device: "torch.device | None" = None
+) -> None:
+    """Write `rows` with a header of comments, numbers with four digits, and print them. `device`: that they were made
+    on, which the header says where it is not the CPU."""
     path.parent.mkdir(parents=True, exist_ok=True)
     command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *map(shlex.quote, sys.argv[1:])])
     with path.open("w", newline="") as file:
-        for line in (about, *(f"{name}: {text}" for name, text in provenance(command).items())):
+        made = provenance(command) | on(device)
+        for line in (about, *(f"{name}: {text}" for name, text in made.items())):
             file.write(f"# {line}\n")
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -26,6 +48,21 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], about: str) -> No
     widths = {k: max(len(k), *(len(short(r[k])) for r in rows)) for k in rows[0]}
     for row in [{k: k for k in widths}, *rows]:
         print("  ".join(short(row[k]).ljust(w) for k, w in widths.items()))
+
+
+def trained_on(device: "torch.device | str") -> list[str]:
+    """Words for `sciguide fit`: the accelerator of a device that is not the CPU, which the configs name."""
+    kind, _, number = str(device).partition(":")
+    return [] if kind == "cpu" else [f"--trainer.accelerator={kind}", f"--trainer.devices=[{number or 0}]"]
+
+
+def on(device: "torch.device | None") -> dict[str, str]:
+    """What the header says of it."""
+    if device is None or device.type == "cpu":
+        return {}
+    from sciguide.device import model_of
+
+    return {"device": model_of(device)}
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -107,13 +107,12 @@ def nearest(fields: np.ndarray, training: np.ndarray, weights: np.ndarray) -> np
 
 def physical(model: Model, x: Tensor) -> np.ndarray:
     """Normalised fields in physical units, NaN off the mask."""
-    return np.where(model.layout.mask, model.normaliser.decode(x).numpy(), np.nan)
+    return np.where(model.layout.mask, model.normaliser.decode(x).cpu().numpy(), np.nan)
 
 
 def prior_draws(model: Model, n: int, seed: int) -> Method:
     """Draws of the prior without a network."""
-    noise = torch.from_numpy(normals(seed, range(n), 0, model.shape, np.float64))
-    return Method(PRIOR, physical(model, model.prior.sample(noise)))
+    return Method(PRIOR, physical(model, model.prior.sample(model.white(seed, range(n)))))
 
 
 def unguided(model: Model, options: dict, n: int) -> Method:
@@ -134,21 +133,21 @@ def kriged(model: Model, observations: Observations, n: int, seed: int, told: bo
     A draw x of N(mu, C) becomes x - C A^T (A C A^T + s^2)^-1 (A x - y - e) with e of the observations' errors. Unless
     `told`, C and s^2 are first scaled by maximum likelihood of A mu - y.
     """
-    prior = model.prior
+    prior, observations = model.prior, observations.to(model.device)
     far = 1e4 * max(prior.largest, 1e-30) ** 0.5  # there the error M of the Wiener filter is C to eight digits
     matrix, vectors = Kriging(prior, observations).system(far).matrix, None
-    rho, a, b = observations.innovation(prior.mean[None]), torch.ones(1), torch.ones(1)
+    rho = observations.innovation(prior.mean[None])
+    a = b = rho.new_ones(1)
     if not told:
         variance, vectors = torch.linalg.eigh(matrix)
         a, b = observation_scales(variance.clamp(min=0), rho @ vectors)
-    lower = torch.linalg.cholesky(a * matrix + b * torch.eye(len(matrix), dtype=matrix.dtype))
+    lower = torch.linalg.cholesky(a * matrix + torch.diag(b.expand(len(matrix))))
 
     def conditioned(x: Tensor, error: Tensor) -> np.ndarray:
         w = torch.cholesky_solve((observations.innovation(x) - b.sqrt() * error).T, lower).T
         return physical(model, x - a * prior.apply_M(observations.scatter(w, model.shape), far))
 
-    noise = torch.from_numpy(normals(seed, range(n), 0, model.shape, np.float64))
-    errors = torch.from_numpy(normals(seed, range(n), 1, (len(observations),), np.float64))
-    draws = prior.mean + a.sqrt() * (prior.sample(noise) - prior.mean)
+    errors = torch.from_numpy(normals(seed, range(n), 1, (len(observations),), np.float64)).to(rho)
+    draws = prior.mean + a.sqrt() * (prior.sample(model.white(seed, range(n))) - prior.mean)
     mean = conditioned(prior.mean[None], torch.zeros_like(rho))
     return Method(KRIGED, conditioned(draws, errors)), Method("kriging mean", mean)

@@ -21,7 +21,6 @@ from sciguide.device import CPU, find_device, model_of
 from sciguide.errors import InputError
 from sciguide.guidance import EVEN, Direction, Errors, Guidance, constraints_for
 from sciguide.model import Model
-from sciguide.noise import normals
 from sciguide.observations import read_observations
 from sciguide.policy import KINDS
 from sciguide.receipts import begin, identity, require_space, sha256
@@ -140,7 +139,7 @@ class Generator:
     def draw(self, members: Sequence[int], seed: int, options: Options, guidance: Guidance | None) -> Drawn:
         """The members with these numbers, together in one batch."""
         model, sigmas = self.model, self.model.sigmas(options.steps)
-        noise = torch.from_numpy(normals(seed, members, 0, model.shape, np.float64)).to(model.device)
+        noise = model.white(seed, members)
         start = guidance.start(noise, sigmas[0], model.prior) if guidance else None
         steps = list(sample(model.denoise, model.prior, noise, sigmas, guidance, start))
         x = steps[-1].guided

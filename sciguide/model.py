@@ -4,6 +4,7 @@ A file holds plain Python values and tensors only and is read with `weights_only
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from sciguide.denoiser import Denoiser
 from sciguide.device import find_device
 from sciguide.grid import Grid
 from sciguide.nn.unet import UNet
+from sciguide.noise import normals
 from sciguide.prior import Prior, prior_from_dict
 from sciguide.sampler import karras_sigmas
 from sciguide.variance import Variance
@@ -82,6 +84,10 @@ class Model:
     def shape(self) -> tuple[int, int, int]:
         """(C, Y, X)"""
         return tuple(self.layout.mask.shape)
+
+    def white(self, seed: int, members: Sequence[int], step: int = 0) -> Tensor:
+        """White noise of these members, (B, C, Y, X) float64, drawn on the host: the same on every device."""
+        return torch.from_numpy(normals(seed, members, step, self.shape, np.float64)).to(self.device)
 
     def sigmas(self, steps: int) -> list[float]:
         """The noise levels of a chain of `steps` network evaluations."""

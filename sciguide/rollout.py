@@ -56,9 +56,10 @@ class Problems(NamedTuple):
 class Rollout(NamedTuple):
     """T decisions, one per noise level and one on the finished field, of B members.
 
-    `finished`: (B, C, Y, X), where it was sampled, the others on the host; `energies`: (T + 1, B, K), of the *unguided* estimate of each decision and then of the
-    finished field; `observation` (T, B, O), `action` (T, B, A), `log_prob` (T, B); `acted`: (T, B) whether the decision
-    had any effect there; `evaluations` of the denoiser and `iterations` of corrections that it cost, (T, B).
+    `finished`: (B, C, Y, X), on the model's device, all others on the host; `energies`: (T + 1, B, K), of the
+    *unguided* estimate of each decision and then of the finished field; `observation` (T, B, O), `action` (T, B, A),
+    `log_prob` (T, B); `acted`: (T, B) whether the decision had any effect there; `evaluations` of the denoiser and
+    `iterations` of corrections that it cost, (T, B).
     """
 
     finished: Tensor

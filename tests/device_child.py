@@ -35,7 +35,7 @@ from sciguide.training import diffusion
 from sciguide.training.variance import fit_variance
 from sciguide.writer import open_ensemble
 
-STEPS, MEMBERS = 4, 3
+STEPS, MEMBERS = 3, 2
 OBSERVED = {"policy": "fixed", "observations": "poisson.csv"}
 # what is drawn from which run, by the name of the case
 DRAWN: dict[str, tuple[str, dict]] = {
@@ -88,12 +88,12 @@ def make_run(name: str, told: Mapping | None = None, **options) -> None:
 
 
 def bend(name: str, options: dict) -> None:
-    """A schedule of random actions for a run, none of which ends a chain before its third step."""
+    """A schedule of random actions for a run, none of which ends a chain before its last step."""
     generator = load(name)
     constraints, model = generator.guidance(Options(steps=STEPS, **options)).constraints, generator.model
     actions = Actions(constraints, model.layout.names, LEVERS).names
     table = torch.randn(STEPS, len(actions), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    table[:, -1] = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    table[:, -1] = torch.tensor([0.0, 0.0, 1.0])
     Path(name, "policies").mkdir()
     policy = Scheduled(model.sigmas(STEPS), table)
     save_policy(f"{name}/policies/scheduled.pt", policy, Guidance.observation_names(constraints), actions, LEVERS)
@@ -107,10 +107,11 @@ def tuned(device: str) -> xr.Dataset:
     """Scores of every policy that a tuning finds, and members drawn by the learned one."""
     run = f"tuned_{device}"
     shutil.copytree("poisson", run, ignore=shutil.ignore_patterns("policies"))
-    words = "--points=[4,6] --misreport=2 --bias=0.5 --compute --front --trajectories=64 --judged=2 --members=2"
-    assert not main(["tune", run, *words.split(), f"--steps={STEPS}", "--price=0.1", f"--device={device}"])
+    words = "--points=5 --misreport=2 --bias=0.5 --compute --front --price=0.1 --direction=gradient --iterations=5"
+    words += " --trajectories=64 --judged=2 --members=2 --steps=2"
+    assert not main(["tune", run, *words.split(), f"--device={device}"])
     scores = json.loads(Path(run, "policies", "scores.json").read_text())
-    ds = drawn(run, {**OBSERVED, "policy": "learned"}, device)
+    ds = drawn(run, {**OBSERVED, "policy": "learned", "direction": "gradient"}, device)
     front = scores.pop("front")
     found = [[*v["scores"], *v["score"], v["evaluations"], v["iterations"]] for v in scores.values()]
     return ds.assign(scores=(("policy", "number"), found), front=(("at", "what"), [[*r.values()] for r in front]))
@@ -119,7 +120,7 @@ def tuned(device: str) -> xr.Dataset:
 def commanded(device: str) -> xr.Dataset:
     """What `sciguide generate` writes, and that it is not taken for what a CPU wrote."""
     out = [f"--out=flow/{device}", f"--device={device}"]
-    words = ["generate", "flow", "--policy=fixed", f"--members={MEMBERS}", f"--batch={MEMBERS}", f"--steps={STEPS}"]
+    words = ["generate", "flow", "--policy=fixed", "--direction=gradient", "--members=3", "--batch=2", "--steps=2"]
     assert not main([*words, *out])
     ds = open_ensemble(Path("flow", device)).load()
     assert (json.loads(ds.attrs["sciguide_config"]).get("device") is None) == (device == "cpu")

@@ -104,9 +104,9 @@ class RunProblems:
         truth = torch.stack([truths[n % len(truths)] for n in numbers])
         values = truth.flatten(1)[:, rows.index[:, 0]]
         own = [self.variety.own(n, truth.shape[1]) for n in numbers]
-        factors = torch.tensor([mine.factor for mine in own], dtype=torch.float64)
+        factors = values.new_tensor([mine.factor for mine in own])
         noise = [torch.from_numpy(np.random.default_rng([n, 1]).standard_normal(len(rows))) for n in numbers]
-        values = values + factors[:, None].to(values) * rows.error * torch.stack(noise).to(values)
+        values = values + factors[:, None] * rows.error * torch.stack(noise).to(values)
 
         def members(repeats: int) -> Members:
             known = copy(kriging)  # shares the factorised covariance, which values do not enter
