@@ -39,7 +39,7 @@ from benchmarks.flows_data import FLOWS, SMALL, Cuts, Flow, cut_file, read
 from benchmarks.flows_members import FORMULAS, POLICIES
 from benchmarks.flows_scores import Yardstick
 from benchmarks.flows_table import Setting, Sheet, Size, by_reynolds
-from benchmarks.tables import RESULTS, add_device, trained_on, write_table
+from benchmarks.tables import RESULTS, add_device, kept_in, trained_on, write_table
 from sciguide.cli import main as sciguide
 from sciguide.device import CPU
 from sciguide.model import Model
@@ -163,6 +163,7 @@ def main() -> None:
     if given.data and not given.only:
         parser.error("--data is the file of one set: name that with --only")
     size, runs = (SMALL_SIZE, given.runs / "small") if given.small else (FULL_SIZE, given.runs)
+    runs = kept_in(runs, given.device)
     torch.set_num_threads(1)
     rows = []
     for name in [given.only] if given.only else FLOWS:

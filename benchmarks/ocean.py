@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.reconstruction import MEMBERS, STEPS, Case, conditional_table, physical
 from benchmarks.rivals import dpm_solver_2m, heun, white_start
-from benchmarks.tables import RESULTS, add_device, trained_on, write_table
+from benchmarks.tables import RESULTS, add_device, kept_in, trained_on, write_table
 from sciguide import metrics
 from sciguide.bootstrap import bootstrap
 from sciguide.cli import main as sciguide
@@ -142,18 +142,18 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=128, help="of the sampler's table")
     add_device(parser)
     options = parser.parse_args()
-    window, device = WINDOWS["calibration"], options.device
+    window, device, runs = WINDOWS["calibration"], options.device, kept_in(options.runs, options.device)
     trained = trained_on(device)
-    ours = fit(options.runs / "A", options.data, SPLITS["calibration"], window, *trained)
+    ours = fit(runs / "A", options.data, SPLITS["calibration"], window, *trained)
     calibration = load(ours, options.data, "calibration", device)
     if options.only in (None, "sampler"):
-        edm = Model.load(fit(options.runs / "E", options.data, SPLITS["calibration"], window, *EDM, *trained), device)
+        edm = Model.load(fit(runs / "E", options.data, SPLITS["calibration"], window, *EDM, *trained), device)
         rows = sampler_table(calibration, edm, options.samples)
         about = "anomalies against 21 August to 30 September, equal training"
         write_table(RESULTS / "ocean_sampler.csv", rows, about, device)
     if options.only == "sampler":
         return
-    whole = fit(options.runs / "B", options.data, SPLITS["final"], None, *trained)
+    whole = fit(runs / "B", options.data, SPLITS["final"], None, *trained)
     final = load(whole, options.data, "final", device)
     final.model.error = calibration.model.error
     if options.only in (None, "unconditional"):
@@ -161,7 +161,7 @@ def main() -> None:
         about = "unconditional members of the January-September model"
         write_table(RESULTS / "ocean_unconditional.csv", rows, about, device)
     if options.only in (None, "conditional"):
-        rows = conditional_table(calibration, final, options.runs / "A")
+        rows = conditional_table(calibration, final, runs / "A")
         about = "every third day of October from 100 noisy points of u and v"
         write_table(RESULTS / "ocean_conditional.csv", rows, about, device)
 

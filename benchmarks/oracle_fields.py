@@ -48,7 +48,7 @@ class HartleyPrior(Prior):
     kind = "hartley"
 
     def __init__(self, mean: Tensor, variances: Tensor) -> None:
-        super().__init__(mean, torch.ones(mean.shape, dtype=torch.bool), variances)
+        super().__init__(mean, torch.ones(mean.shape, dtype=torch.bool, device=mean.device), variances)
 
     def to_modes(self, v: Tensor) -> Tensor:
         return hartley(v[:, 0])
@@ -87,11 +87,17 @@ class Mixture:
         self.means = means - means.mean(0)
         self.variance = self.within + self.means.square().mean(0)  # of each mode, exact
 
+    def to(self, device: torch.device) -> "Mixture":
+        """Itself, there."""
+        self.within, self.means, self.variance = (v.to(device) for v in (self.within, self.means, self.variance))
+        return self
+
     def draw(self, samples: int, stream: int) -> Tensor:
         """Modes (samples, n^2) of draws; another `stream` has other draws."""
         rng = np.random.default_rng([self.seed, 2, stream])
-        which = torch.from_numpy(rng.integers(len(self.means), size=samples))
-        return self.means[which] + self.within.sqrt() * torch.from_numpy(rng.standard_normal((samples, self.n**2)))
+        which = torch.from_numpy(rng.integers(len(self.means), size=samples)).to(self.means.device)
+        white = torch.from_numpy(rng.standard_normal((samples, self.n**2))).to(self.means)
+        return self.means[which] + self.within.sqrt() * white
 
     def prior(self, draws: int) -> HartleyPrior:
         """The mean and the variance of each mode of so many draws."""

@@ -1,6 +1,7 @@
 """Where a learned policy pays, and where it does not: the claims, each with every rival on the same budget.
 
     python -m benchmarks.policy [--only NAME ...] [--small] [--runs runs/policy] [--date 2026-01-31]
+                                [--device cuda]
 
 writes benchmarks/results/policy.csv (--small: policy_small.csv). Truth and denoiser are known in these worlds
 (`policy_fields.py`, `policy_stations.py`); what varies from problem to problem is told to nobody but to the row
@@ -26,6 +27,7 @@ from collections.abc import Callable
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, only its own folder is on the path
 
@@ -34,7 +36,7 @@ import numpy as np
 from benchmarks.policy_fields import TwoFields
 from benchmarks.policy_rivals import Case, Judged, compete, rows, together
 from benchmarks.policy_stations import Approximate, Stations
-from benchmarks.tables import RESULTS, write_table
+from benchmarks.tables import RESULTS, add_device, kept_in, write_table
 from sciguide.actions import Levers
 from sciguide.generate import one_thread
 from sciguide.receipts import write_json
@@ -45,16 +47,16 @@ TRAJECTORIES, JUDGED = 4000, 128
 SMALL_TRAJECTORIES, SMALL_JUDGED = 256, 16
 
 
-def fields(scales: str, **options: float | str) -> TwoFields:
+def fields(scales: str, **options: Any) -> TwoFields:
     return TwoFields(scales=scales, **options)
 
 
-def stations(scales: str, **options: float | str) -> Stations:
+def stations(scales: str, **options: Any) -> Stations:
     return Stations(scales=scales, **options)
 
 
-def approximate(scales: str) -> Approximate:
-    return Approximate(scales=scales)
+def approximate(scales: str, **options: Any) -> Approximate:
+    return Approximate(scales=scales, **options)
 
 
 CASES = [
@@ -118,19 +120,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="one seed, 256 trajectories, 16 problems")
     parser.add_argument("--runs", type=Path, default=Path("runs/policy"), help="where what is done is kept")
     parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
+    add_device(parser)
     given = parser.parse_args(argv)
     sizes = (SMALL_TRAJECTORIES, SMALL_JUDGED) if given.small else (TRAJECTORIES, JUDGED)
     seeds, name = (SEEDS[:1], "policy_small") if given.small else (SEEDS, "policy")
+    runs = kept_in(given.runs, given.device)
     chosen = [c for c in CASES if not given.only or any(w in f"{c.claim} {c.name}" for w in given.only)]
     table: list[dict] = []
     for case in CASES:
-        folder = given.runs / f"{sizes[0]}" / f"{case.claim} {case.name}".replace(",", "").replace(" ", "_")
+        folder = runs / f"{sizes[0]}" / f"{case.claim} {case.name}".replace(",", "").replace(" ", "_")
         each = []
         for seed in seeds:
             path = folder / f"{seed}.json"
             if case in chosen or path.is_file():
                 with one_thread():
-                    each.append(kept(path, partial(compete, case, seed, *sizes)))
+                    each.append(kept(path, partial(compete, case, seed, *sizes, device=given.device)))
                 table += rows(case, seed, sizes[0], each[-1])
         if len(each) == len(seeds):
             whole = rows(case, "all", sizes[0], together(each))
@@ -138,7 +142,9 @@ def main(argv: list[str] | None = None) -> int:
             for row in whole:
                 ends = [row[k] for k in ("score", "gain on formula", "gain on formula low", "gain on formula high")]
                 print(case.claim, case.name, row["rival"], *(f"{v:.4f}" for v in ends), sep="  ", flush=True)
-    write_table(RESULTS / f"{name}.csv", table, f"learned guidance against its rivals; {given.date}; 1 thread")
+    write_table(
+        RESULTS / f"{name}.csv", table, f"learned guidance against its rivals; {given.date}; 1 thread", given.device
+    )
     return 0
 
 

@@ -20,6 +20,7 @@ from benchmarks.oracle_fields import SIGMA_MIN, squared_wavenumbers
 from sciguide.actions import Levers
 from sciguide.constraints import EquationOnModel, EquationRecord
 from sciguide.datasets.normaliser import Normaliser
+from sciguide.device import CPU
 from sciguide.equation_step import EquationStep
 from sciguide.equations import Constant, Equation, Field, lap
 from sciguide.grid import Grid
@@ -59,6 +60,10 @@ class Relation(NamedTuple):
     symbol: Tensor
     std: list[float]
 
+    def to(self, device: torch.device) -> "Relation":
+        """The same there."""
+        return self._replace(S=self.S.to(device), symbol=self.symbol.to(device))
+
 
 def relation(exponent: float = 3.0) -> Relation:
     """For u with variances (1 + k^2)^(-exponent / 2), 1 on average."""
@@ -74,7 +79,7 @@ def joint(C: Tensor) -> Spectral:
     """The prior with mean 0 and covariance C (N, N, 2, 2) of the modes of both fields."""
     values, vectors = torch.linalg.eigh(C)
     vectors = vectors.permute(2, 3, 0, 1).to(torch.complex128)
-    return Spectral(torch.zeros(2, N, N).double(), values.permute(2, 0, 1), vectors, ("fft", "fft"))
+    return Spectral(torch.zeros(2, N, N).double(), values.permute(2, 0, 1), vectors, ("fft", "fft")).to(C.device)
 
 
 def filtered(white: Tensor, factor: Tensor) -> Tensor:
@@ -123,7 +128,8 @@ class Generator:
 
 class TwoFields:
     """`spread`: half the range of the logarithm of each field's errors, log-uniform; `slope`: of their change from one
-    octave to the next; `scales`, `when`, `s2`: of the formula; `exponent`: of the spectrum of u."""
+    octave to the next; `scales`, `when`, `s2`: of the formula; `exponent`: of the spectrum of u; `device`: that all of
+    it is on."""
 
     channels, shape = NAMES, (2, N, N)
 
@@ -136,15 +142,18 @@ class TwoFields:
         steps: int = 5,
         exponent: float = 3.0,
         s2: float = 1e-12,
+        device: torch.device = CPU,
     ) -> None:
-        self.spread, self.slope, self.relation = spread, slope, relation(exponent)
-        self.waves = Octaves(torch.ones(2, N, N, dtype=torch.bool), ("periodic", "periodic"))
+        self.spread, self.slope, self.relation = spread, slope, relation(exponent).to(device)
+        self.waves = Octaves(torch.ones(2, N, N, dtype=torch.bool, device=device), ("periodic", "periodic"))
         drawn = np.stack([self._errors(np.random.default_rng([n, 6])) for n in range(4096)])
-        self.told = torch.from_numpy(np.mean(drawn**2, 0))  # mean variances, (2, 4)
+        self.told = torch.from_numpy(np.mean(drawn**2, 0)).to(device)  # mean variances, (2, 4)
         mse = self.told[:, self.waves.band].mean((1, 2)).tolist()
         S, symbol, _ = self.relation
         both = torch.stack([torch.ones_like(symbol), symbol], -1)
-        C = S[..., None, None] * both[..., None] * both[..., None, :] + torch.diag(torch.tensor(mse)).double()
+        C = S[..., None, None] * both[..., None] * both[..., None, :] + torch.diag(torch.tensor(mse)).double().to(
+            device
+        )
         prior = joint(C)
         self.equation = on_model(self.relation, s2, 1e-6)
         self.error = NetworkError([SIGMA_MIN, 10.0], [mse, mse])
@@ -161,10 +170,10 @@ class TwoFields:
     def draw(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Truth and the generator's mean (2, N, N), and its errors' standard deviations (2, 4)."""
         rng, (S, symbol, _) = np.random.default_rng([number, 7]), self.relation
-        u = filtered(torch.from_numpy(rng.standard_normal((N, N))), S.sqrt())
+        u = filtered(torch.from_numpy(rng.standard_normal((N, N))).to(S), S.sqrt())
         truth = torch.stack([u, filtered(u, symbol)])
-        std = torch.from_numpy(self._errors(rng))
-        white = torch.from_numpy(rng.standard_normal(self.shape))
+        std = torch.from_numpy(self._errors(rng)).to(S)
+        white = torch.from_numpy(rng.standard_normal(self.shape)).to(S)
         return truth, truth + self.waves.inverse(std[:, self.waves.band] * white, truth), std
 
     def problems(self, numbers: Sequence[int]) -> list[Problems]:
@@ -182,7 +191,7 @@ class TwoFields:
     def knowing(self, numbers: Sequence[int], noises: int) -> tuple[Policy, Levers]:
         """The formula that is told each member's own errors, for a world of `scales` told: it turns the metric."""
         std = torch.stack([self.draw(n)[2] for n in numbers]).repeat_interleave(noises, 0)
-        mse = torch.tensor(self.error.mse[0])[:, None]
+        mse = torch.tensor(self.error.mse[0])[:, None].to(std.device)
         return Told(torch.cat([std.new_zeros(len(std), 1), (std.square() / mse).log().flatten(1)], 1)), Levers(1, 4)
 
 

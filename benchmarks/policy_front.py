@@ -1,6 +1,6 @@
 """One policy for every preference: the front it traces, beside schedules tuned for each; and where it holds elsewhere.
 
-    python -m benchmarks.policy_front [--small] [--date 2026-01-31]
+    python -m benchmarks.policy_front [--small] [--date 2026-01-31] [--device cuda]
 
 writes benchmarks/results/policy_front.csv (--small: policy_front_small.csv). The world is that of two fields whose
 errors differ from sample to sample (`policy_fields.py`), with an equation that is told to be far looser than it is, so
@@ -26,8 +26,9 @@ import torch
 
 from benchmarks.policy_fields import TwoFields
 from benchmarks.policy_rivals import MEASURED, NOISES, numbers_of, task_of
-from benchmarks.tables import RESULTS, write_table
+from benchmarks.tables import RESULTS, add_device, write_table
 from sciguide.bootstrap import bootstrap, paired_bootstrap
+from sciguide.device import CPU
 from sciguide.generate import one_thread
 from sciguide.guidance import EVEN
 from sciguide.learner import Task, Worth
@@ -43,9 +44,9 @@ ELSEWHERE = {"5 evaluations": {}, "10 evaluations": {"steps": 10}, "20 evaluatio
 SEEDS = (0, 1, 2)
 
 
-def world(when: str, **options: float) -> TwoFields:
+def world(when: str, device: torch.device, **options: float) -> TwoFields:
     """Guided at the `end` or `always`."""
-    return TwoFields(SPREAD, scales="told", when=when, s2=LOOSE, **options)
+    return TwoFields(SPREAD, scales="told", when=when, s2=LOOSE, device=device, **options)
 
 
 def measured(task: Task) -> tuple[Worth, object]:
@@ -65,9 +66,9 @@ def found(task: Task, worth: Worth, policy: Policy, numbers: Sequence[int], pref
     }
 
 
-def front(seed: int, trajectories: int, numbers: Sequence[int]) -> list[dict]:
+def front(seed: int, trajectories: int, numbers: Sequence[int], device: torch.device = CPU) -> list[dict]:
     """One learned policy of all preferences, and a schedule for each of a few."""
-    task = task_of(world("end"), seed)
+    task = task_of(world("end", device), seed)
     worth, standard = measured(task)
     learned = tune_learned(task, worth, standard, trajectories - MEASURED, preference=None)
     budget = Budget((trajectories - MEASURED) // len(PREFERENCES))
@@ -79,15 +80,15 @@ def front(seed: int, trajectories: int, numbers: Sequence[int]) -> list[dict]:
     return out
 
 
-def elsewhere(seed: int, trajectories: int, numbers: Sequence[int]) -> list[dict]:
+def elsewhere(seed: int, trajectories: int, numbers: Sequence[int], device: torch.device = CPU) -> list[dict]:
     """What was tuned with 5 evaluations on one spectrum, with others."""
-    task = task_of(world("always"), seed)
+    task = task_of(world("always", device), seed)
     worth, standard = measured(task)
     learned = tune_learned(task, worth, standard, trajectories - MEASURED)
     schedule = tune_scheduled(task, worth, Budget(trajectories - MEASURED), CMA)
     out = []
     for name, options in ELSEWHERE.items():
-        task = task_of(world("always", **options), seed)
+        task = task_of(world("always", device, **options), seed)
         rivals = {"formula": Fixed(len(task.actions)), "schedule, CMA-ES": schedule, "learned": learned}
         out += table("elsewhere", name, seed, task, measured(task)[0], rivals, numbers, EVEN)
     return out
@@ -116,15 +117,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="the front of residual against distribution")
     parser.add_argument("--small", action="store_true", help="one seed, 512 trajectories, 16 problems")
     parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
+    add_device(parser)
     given = parser.parse_args(argv)
     (many, few), judged, seeds = ((512, 256), 16, SEEDS[:1]) if given.small else ((8000, 4000), 128, SEEDS)
     rows = []
     with one_thread():
         for seed in seeds:
             numbers = numbers_of(seed, judged)
-            rows += front(seed, many, numbers) + elsewhere(seed, few, numbers)
+            rows += front(seed, many, numbers, given.device) + elsewhere(seed, few, numbers, given.device)
     path = RESULTS / f"policy_front{'_small' if given.small else ''}.csv"
-    write_table(path, rows, f"one policy for every preference; {given.date}; 1 thread")
+    write_table(path, rows, f"one policy for every preference; {given.date}; 1 thread", given.device)
     return 0
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sciguide.actions import USUAL, Actions, Levers
 from sciguide.bootstrap import bootstrap, paired_bootstrap
+from sciguide.device import CPU
 from sciguide.guidance import Constraint, Guidance
 from sciguide.learner import JUDGED, Played, Task, Worth
 from sciguide.policy import Fixed, Policy
@@ -39,13 +40,14 @@ class World(Protocol):
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the claims. `make(scales)`: the world; `base`: of the formula that policies stand on; `levers` of all
-    rivals, `others` that feedback is tuned with too; `physics`: whether residuals count in the score, which is the
-    energy score alone where they mislead; `price` of a chain's evaluations; `knows`: whether to show who is told."""
+    """A row of the claims. `make(scales, device)`: the world; `base`: of the formula that policies stand on; `levers`
+    of all rivals, `others` that feedback is tuned with too; `physics`: whether residuals count in the score, which is
+    the energy score alone where they mislead; `price` of a chain's evaluations; `knows`: whether to show who is told.
+    """
 
     claim: str
     name: str
-    make: Callable[[str], World]
+    make: Callable[..., World]
     base: str = "ml"
     levers: Levers = USUAL
     others: tuple[Levers, ...] = ()
@@ -67,9 +69,9 @@ class Judged(NamedTuple):
 
 
 @cache
-def world_of(case: Case, scales: str) -> World:
+def world_of(case: Case, scales: str, device: torch.device = CPU) -> World:
     """The world of a case, with scales of the formula told or estimated, made once."""
-    return case.make(scales)
+    return case.make(scales, device=device)
 
 
 def task_of(world: World, seed: int, levers: Levers = USUAL) -> Task:
@@ -91,7 +93,9 @@ def numbers_of(seed: int, judged: int) -> list[int]:
     return [JUDGED + judged * seed + i for i in range(judged)]
 
 
-def rivals(case: Case, seed: int, trajectories: int) -> dict[str, tuple[Levers, str, Callable[[], Policy | None]]]:
+def rivals(
+    case: Case, seed: int, trajectories: int, device: torch.device = CPU
+) -> dict[str, tuple[Levers, str, Callable[[], Policy | None]]]:
     """Levers, scales of the formula, and how to tune each rival of a case."""
     out: dict[str, tuple[Levers, str, Callable[[], Policy | None]]] = {
         "unguided": (case.levers, case.base, lambda: None)
@@ -99,7 +103,7 @@ def rivals(case: Case, seed: int, trajectories: int) -> dict[str, tuple[Levers, 
     for scales in ("told", "ml"):
         name = FORMULA if scales == case.base else f"{FORMULA}, scales {scales}"
         out[name] = USUAL, scales, lambda: Fixed(0)
-    budget, world = Budget(trajectories - MEASURED), world_of(case, case.base)
+    budget, world = Budget(trajectories - MEASURED), world_of(case, case.base, device)
 
     def tuned(levers: Levers, how: Callable[[Task, Worth, Any], Policy]) -> Callable[[], Policy]:
         def tune() -> Policy:
@@ -133,28 +137,28 @@ def described(levers: Levers) -> str:
 
 
 def compete(
-    case: Case, seed: int, trajectories: int, judged: int, only: Sequence[str] = ()
+    case: Case, seed: int, trajectories: int, judged: int, only: Sequence[str] = (), device: torch.device = CPU
 ) -> dict[str, tuple[Levers, Judged]]:
     """The rivals, all if not `only` some, on `judged` problems, after tuning each on `trajectories`."""
     numbers = numbers_of(seed, judged)
     stages_apart(seed, range(trajectories), numbers)
     found = {}
-    for name, (levers, scales, tune) in rivals(case, seed, trajectories).items():
+    for name, (levers, scales, tune) in rivals(case, seed, trajectories, device).items():
         if not only or name in only:
-            task = task_of(world_of(case, scales), seed, levers)
+            task = task_of(world_of(case, scales, device), seed, levers)
             policy = tune()
             policy = Fixed(len(task.actions)) if isinstance(policy, Fixed) else policy
-            worth = measured(case, task_of(world_of(case, case.base), seed, case.levers))[0]
+            worth = measured(case, task_of(world_of(case, case.base, device), seed, case.levers))[0]
             found[name] = levers, summary(task.play(policy, numbers, "judge", worth, NOISES), task, numbers)
     if case.knows and (not only or KNOWING in only):
-        found[KNOWING] = told(case, seed, numbers)
+        found[KNOWING] = told(case, seed, numbers, device)
     return found
 
 
-def told(case: Case, seed: int, numbers: Sequence[int]) -> tuple[Levers, Judged]:
+def told(case: Case, seed: int, numbers: Sequence[int], device: torch.device = CPU) -> tuple[Levers, Judged]:
     """The formula that is told what is hidden."""
-    world: Any = world_of(case, "told")
-    worth = measured(case, task_of(world_of(case, case.base), seed, case.levers))[0]
+    world: Any = world_of(case, "told", device)
+    worth = measured(case, task_of(world_of(case, case.base, device), seed, case.levers))[0]
     played, order = [], []
     for batch in world.problems(numbers):
         policy, levers = world.knowing(batch.numbers, NOISES)

@@ -21,6 +21,7 @@ from benchmarks.oracle_fields import SIGMA_MIN, Mixture, gaussian, power_law, wi
 from benchmarks.oracle_points import at_points
 from benchmarks.policy_fields import NAMES, N, Told, filtered, joint, on_model, relation, stand_in
 from sciguide.actions import Levers
+from sciguide.device import CPU
 from sciguide.equation_step import EquationStep
 from sciguide.kriging import Kriging
 from sciguide.learner import JUDGED
@@ -52,7 +53,7 @@ def batches(numbers: Sequence[int]) -> list[tuple[tuple[bool, int], list[int]]]:
 
 class Stations:
     """`points`, `error`: ranges of their number and of the told error; `factor`: at most, of the true error over it;
-    `mixture`: whether the field is one of six."""
+    `mixture`: whether the field is one of six; `device`: that all of it is on."""
 
     channels, shape = ("u",), (1, N, N)
 
@@ -64,10 +65,11 @@ class Stations:
         scales: str = "ml",
         steps: int = 10,
         mixture: bool = False,
+        device: torch.device = CPU,
     ) -> None:
         self.points, self.error, self.factor, self.scales = points, error, factor, scales
-        self.mixture = Mixture(n=N) if mixture else None
-        self.prior = self.mixture.prior(4096) if self.mixture else gaussian(power_law(N, 3.0))
+        self.mixture = Mixture(n=N).to(device) if mixture else None
+        self.prior = (self.mixture.prior(4096) if self.mixture else gaussian(power_law(N, 3.0))).to(device)
         self.sigmas = karras_sigmas(steps, SIGMA_MIN, widest(self.prior))
         self.kriging = lru_cache(maxsize=2 * GROUPS)(self._kriging)
         self.constraints = [self.kriging(False, 0)]
@@ -90,14 +92,15 @@ class Stations:
             modes = self.mixture.draw(1, 10 + number).reshape(1, N, N)
             return self.prior.from_modes(modes)[0]
         noise = np.random.default_rng([number, 8]).standard_normal((1, 1, N, N))
-        return self.prior.sample(torch.from_numpy(noise))[0]
+        return self.prior.sample(torch.from_numpy(noise).to(self.prior.mean))[0]
 
     def draw(self, number: int) -> tuple[Tensor, Tensor, float]:
         """The truth, the observed values (m,), and the factor."""
         rng, rows = np.random.default_rng([number, 10]), self.kriging(*group_of(number)).observations
         factor, truth = between(rng, 1 / self.factor, self.factor), self.truth(number)
         values = truth.flatten()[rows.index[:, 0]]
-        return truth, values + factor * rows.error * torch.from_numpy(rng.standard_normal(len(values))), factor
+        noise = torch.from_numpy(rng.standard_normal(len(values))).to(values)
+        return truth, values + factor * rows.error * noise, factor
 
     def problems(self, numbers: Sequence[int]) -> list[Problems]:
         return [self._batch(self.kriging(*group), members) for group, members in batches(numbers)]
@@ -117,12 +120,12 @@ class Stations:
     def knowing(self, numbers: Sequence[int], noises: int) -> tuple[Policy, Levers]:
         """The formula told each problem's factor, for a world of `scales` told."""
         factors = torch.tensor([self.draw(n)[2] for n in numbers]).double().repeat_interleave(noises)
-        return Told(2 * factors.log()[:, None]), Levers(1, 1)
+        return Told(2 * factors.log()[:, None].to(self.prior.mean)), Levers(1, 1)
 
 
 class Approximate:
     """`size`: range of the equation's own error, in standard deviations of f; `points` of u with told `error`, true
-    ones by up to `factor` larger or smaller."""
+    ones by up to `factor` larger or smaller; `device`: that all of it is on."""
 
     channels, shape = NAMES, (2, N, N)
 
@@ -134,9 +137,10 @@ class Approximate:
         factor: float = 5.0,
         scales: str = "ml",
         steps: int = 5,
+        device: torch.device = CPU,
     ) -> None:
         self.size, self.m, self.told, self.factor, self.scales = size, points, error, factor, scales
-        self.relation = relation()
+        self.relation = relation().to(device)
         low, high = size
         s2 = (high**2 - low**2) / (2 * np.log(high / low)) if high > low else low**2  # the mean square
         S, symbol, _ = self.relation
@@ -160,12 +164,12 @@ class Approximate:
         """The truth (2, N, N) and the observed values (m,)."""
         rng, (S, symbol, _) = np.random.default_rng([number, 12]), self.relation
         size, factor = between(rng, *self.size), between(rng, 1 / self.factor, self.factor)
-        white = torch.from_numpy(rng.standard_normal((2, N, N)))
+        white = torch.from_numpy(rng.standard_normal((2, N, N))).to(S)
         u = filtered(white[0], S.sqrt())
         truth = torch.stack([u, filtered(u, symbol) + size * filtered(white[1], self.S_f.sqrt())])
         rows = self.kriging(*group_of(number)).observations
         values = u.flatten()[rows.index[:, 0]]
-        return truth, values + factor * rows.error * torch.from_numpy(rng.standard_normal(self.m))
+        return truth, values + factor * rows.error * torch.from_numpy(rng.standard_normal(self.m)).to(S)
 
     def problems(self, numbers: Sequence[int]) -> list[Problems]:
         return [self._batch(self.kriging(*group), members) for group, members in batches(numbers)]

@@ -23,7 +23,7 @@ import yaml
 
 from benchmarks.sparse import PLANS, fit
 from benchmarks.sparse_problems import SETS
-from benchmarks.tables import RESULTS, add_device, read_table, write_table
+from benchmarks.tables import RESULTS, add_device, kept_in, read_table, write_table
 from sciguide.bootstrap import bootstrap, paired_bootstrap
 from sciguide.cli import main as sciguide
 
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         fit(SETS["poisson"], 32, PLANS[32], DEFAULT.parent, given.device)
     seeds, extra = (SEEDS[:1], SMALL) if given.small else (SEEDS, ())
     extra = (*extra, f"--device={given.device}")
-    runs = given.runs / "small" if given.small else given.runs
+    runs = kept_in(given.runs / "small" if given.small else given.runs, given.device)
     each = [tuned(given.run, given.config, seed, runs, extra) for seed in seeds]
     trajectories = 64 if given.small else yaml.safe_load(given.config.read_text()).get("trajectories", 2000)
     path = RESULTS / f"policy_trained{'_small' if given.small else ''}.csv"

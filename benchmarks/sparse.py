@@ -41,7 +41,7 @@ import torch
 from benchmarks.sparse_problems import SETS, TASKS, Problem, Set, points_of, problems
 from benchmarks.sparse_rows import EXACT, Plan, Row, models_of, rows_of
 from benchmarks.sparse_table import Score, rows, score
-from benchmarks.tables import RESULTS, add_device, trained_on, write_table
+from benchmarks.tables import RESULTS, add_device, kept_in, trained_on, write_table
 from sciguide.cli import main as sciguide
 from sciguide.generate import one_thread
 from sciguide.model import Model
@@ -146,6 +146,7 @@ def main() -> None:
     add_device(parser)
     given = parser.parse_args()
     plans, runs = (SMALL, given.runs / "small") if given.small else (PLANS, given.runs)
+    runs = kept_in(runs, given.device)
     parts = [Part(SETS[name], size, plan, runs, given.device) for name in SETS for size, plan in plans.items()]
     with one_thread():
         for part in parts:

@@ -50,6 +50,12 @@ def write_table(
         print("  ".join(short(row[k]).ljust(w) for k, w in widths.items()))
 
 
+def kept_in(folder: Path, device: "torch.device") -> Path:
+    """Where models and scores of a device are kept: those of a GPU apart from the CPU's, which they are not to mix
+    with."""
+    return folder / "_".join(made["device"].lower().split()) if (made := on(device)) else folder
+
+
 def trained_on(device: "torch.device | str") -> list[str]:
     """Words for `sciguide fit`: the accelerator of a device that is not the CPU, which the configs name."""
     kind, _, number = str(device).partition(":")

@@ -26,10 +26,9 @@ JUDGED = 2**31  # numbers of problems from here on are for judging
 
 @dataclass(frozen=True)
 class Worth:
-    """How returns are counted. `area`: (C, Y, X) weights of the points, zero off the mask, on the samples' device;
-    `weights`, `scales`: (K,) of the potential; `distribution`: weight of the terminal term; `unguided`: its energy
-    score without guidance; `price`: of all evaluations of a chain, `iteration`: what an iteration of a correction
-    costs, in evaluations."""
+    """How returns are counted. `area`: (C, Y, X) weights of the points, zero off the mask; `weights`, `scales`: (K,) of
+    the potential; `distribution`: weight of the terminal term; `unguided`: its energy score without guidance; `price`:
+    of all evaluations of a chain, `iteration`: what an iteration of a correction costs, in evaluations."""
 
     area: Tensor
     weights: Tensor

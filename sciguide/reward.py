@@ -48,7 +48,7 @@ def advantages(returns: Tensor, replicas: int) -> Tensor:
 def distances(a: Tensor, b: Tensor, weights: Tensor, norm: Norm = "energy") -> Tensor:
     """Between fields a (M, C, Y, X) and b (N, C, Y, X), (M, N): "energy" the root of the mean square difference,
     "crps" the mean absolute one, over points weighted by `weights` (C, Y, X), zero off the mask."""
-    share = (weights / weights.sum()).flatten()
+    share = (weights / weights.sum()).flatten().to(a.device)
     if norm == "crps":
         return torch.cdist(a.flatten(1) * share, b.flatten(1) * share, p=1)
     share = share.sqrt()

@@ -110,7 +110,7 @@ def compete(
 ) -> Outcome:
     """Tune every rival with the same budget, save them and their scores in `folder`, and judge all of them."""
     task = make_task(model, truths, rules)
-    area = torch.where(torch.from_numpy(model.layout.mask), torch.from_numpy(model.grid.weights()), 0).to(model.device)
+    area = torch.where(torch.from_numpy(model.layout.mask), torch.from_numpy(model.grid.weights()), 0)
     numbers = [JUDGED + i for i in range(rules.judged)]
     stages_apart(rules.seed, range(rules.trajectories), numbers)
     worth, standard = task.measure(area, range(8), 2, norm=rules.norm, price=rules.price, iteration=rules.iteration)
