@@ -24,13 +24,21 @@ import yaml
 from elsewhere import NAME, elsewhere
 from test_fused_path import flow
 
+from benchmarks import sparse_methods as methods
+from benchmarks.policy_fields import TwoFields
+from benchmarks.policy_rivals import task_of
+from benchmarks.policy_stations import Approximate, Stations
+from benchmarks.sparse_problems import SETS, TASKS, problems
 from sciguide import equation_step
 from sciguide.actions import Actions, Levers
+from sciguide.baselines import kriged
 from sciguide.cli import main
 from sciguide.datasets.module import GridData
+from sciguide.device import find_device
 from sciguide.generate import Options, load
 from sciguide.guidance import Guidance
-from sciguide.policy import Scheduled, save_policy
+from sciguide.model import Model
+from sciguide.policy import Fixed, Scheduled, save_policy
 from sciguide.training import diffusion
 from sciguide.training.variance import fit_variance
 from sciguide.writer import open_ensemble
@@ -130,6 +138,52 @@ def commanded(device: str) -> xr.Dataset:
     return ds.assign_attrs({})
 
 
+def trained(device: str) -> xr.Dataset:
+    """The validation loss of an untrained network, and a step of training."""
+    data = GridData(source="flow.nc", train=[0, 18], validation=[18, 26], cache="cache")
+    module = diffusion.DiffusionModule(width=4, multipliers=[1, 2])
+    module.build(data)
+    torch.manual_seed(0)
+    for parameter in module.denoiser.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    losses, module.log = [], lambda name, value, **options: losses.append(float(value))
+    x = data.normaliser.encode(torch.from_numpy(np.array(data.split("validation")))).float()
+    module, batch = module.to(device), {"x": x.to(device)}
+    module.validation_step(batch, 0)
+    loss = module.training_step(batch, 0)
+    with torch.autograd.set_multithreading_enabled(False):  # a pretended device has no thread of its own
+        loss.backward()
+    assert all(p.grad is not None and p.grad.device == loss.device for p in module.denoiser.network.parameters())
+    module.measure_error(data)
+    return xr.Dataset({"loss": ("validation", [losses[0], 0.0])})
+
+
+def policy_worlds(device: str) -> xr.Dataset:
+    """Scores of the formula in the worlds of the policy tables."""
+    there, worlds = find_device(device), {}
+    for name, world in (
+        ("fields", TwoFields(1.5, scales="ml", when="always", steps=2, device=there)),
+        ("one of six", Stations(steps=2, mixture=True, device=there)),
+        ("both", Approximate(steps=2, device=there)),
+    ):
+        task = task_of(world, 0, LEVERS)
+        worth, _ = task.measure(torch.ones(task.shape).double(), [0], 2)
+        worlds[name] = ("problem", task.score(Fixed(len(task.actions), looks=True), [0, 1], "tune", worth, 2).numpy())
+    return xr.Dataset(worlds)
+
+
+def sparse_methods(device: str) -> xr.Dataset:
+    """Ensembles by the methods of the sparse table."""
+    model = Model.load("poisson/model.pt", device)
+    (problem,) = problems(SETS["poisson"], TASKS[0], 8, 1)
+    exact = methods.without_network(model, methods.exact_prior("poisson", model))
+    found = {form: methods.rival(model, problem, form, 2, 2) for form in ("pixel errors", "PiGDM")}
+    found["DPS"] = methods.through_network(model, problem, 1.0, 2, 2)
+    found["exact prior"] = methods.guided(exact, problem, 2, equations=False, members=2)
+    found["kriged"] = kriged(model, problem.observations(model.layout, model.normaliser), 2, 0, False)[0].fields
+    return xr.Dataset({name: (("member", "c", "y", "x"), fields) for name, fields in found.items()})
+
+
 def by_iterations(run: str, options: dict, device: str) -> xr.Dataset:
     """As a system of many rows."""
     most, equation_step.MOST_FACTORED = equation_step.MOST_FACTORED, 0
@@ -156,7 +210,8 @@ def cases() -> dict[str, Callable[[str], xr.Dataset]]:
         name: partial(by_iterations if "iterations" in name else drawn, run, options)
         for name, (run, options) in DRAWN.items()
     }
-    return {**found, "tuning": tuned, "the command": commanded}
+    tables = {"worlds of the policy tables": policy_worlds, "methods of the sparse table": sparse_methods}
+    return {**found, "tuning": tuned, "the command": commanded, "training": trained, **tables}
 
 
 def say(name: str, difference: float | None, raised: str, reads: int) -> None:
