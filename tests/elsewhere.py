@@ -96,7 +96,8 @@ def elsewhere() -> Iterator[Looking]:
     """Within it torch has the device."""
     if torch._C._get_privateuse1_backend_name() != NAME:
         _setup_privateuseone_for_python_backend(NAME)
-    with Looking() as looking, Moved():
+    # autograd has no thread for a device that came after it
+    with Looking() as looking, Moved(), torch.autograd.set_multithreading_enabled(False):
         yield looking
 
 
