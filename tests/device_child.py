@@ -183,6 +183,25 @@ def sparse_methods(device: str) -> xr.Dataset:
     return xr.Dataset({name: (("member", "c", "y", "x"), fields) for name, fields in found.items()})
 
 
+def refused(device: str) -> xr.Dataset:
+    """Nothing, where what mixes devices raises, which all other cases rest on."""
+    x, y = torch.ones(3, device=device), torch.ones(3)
+    for leak in (
+        lambda: x + y,
+        lambda: torch.cat([x, y]),
+        lambda: torch.where(x > 0, x, y),
+        lambda: y[x > 0],
+        lambda: x.numpy(),
+        lambda: torch.randn(3, generator=torch.Generator(), device=device),
+    ):
+        try:
+            leak()
+        except (RuntimeError, TypeError):
+            continue
+        assert device == "cpu", "an operation on two devices went through"
+    return xr.Dataset()
+
+
 def by_iterations(run: str, options: dict, device: str) -> xr.Dataset:
     """As a system of many rows."""
     most, equation_step.MOST_FACTORED = equation_step.MOST_FACTORED, 0
@@ -210,7 +229,7 @@ def cases() -> dict[str, Callable[[str], xr.Dataset]]:
         for name, (run, options) in DRAWN.items()
     }
     tables = {"worlds of the policy tables": policy_worlds, "methods of the sparse table": sparse_methods}
-    return {**found, "tuning": tuned, "the command": commanded, "training": trained, **tables}
+    return {"refusals": refused, **found, "tuning": tuned, "the command": commanded, "training": trained, **tables}
 
 
 def say(name: str, difference: float | None, raised: str, reads: int) -> None:
