@@ -81,7 +81,9 @@ def test_the_equation_is_off_by_what_the_formula_is_told_on_average():
 
 
 def test_a_contest_has_all_rivals_and_all_seeds_as_one():
-    case = Case("c", "n", lambda scales: TwoFields(1.0, scales=scales), "told", others=(Levers(1, 1),))
+    case = Case(
+        "c", "n", lambda scales, **options: TwoFields(1.0, scales=scales, **options), "told", others=(Levers(1, 1),)
+    )
     each = [compete(case, seed, 96, 4) for seed in (0, 1)]
     assert {FORMULA, f"{FORMULA}, scales ml", LEARNED, f"{LEARNED}, 1 band", KNOWING, "unguided"} <= set(each[0])
     whole = together(each)
