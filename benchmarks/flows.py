@@ -37,6 +37,7 @@ import torch
 from benchmarks import flows_members, flows_rivals
 from benchmarks.flows_data import FLOWS, SMALL, Cuts, Flow, cut_file, read
 from benchmarks.flows_members import FORMULAS, POLICIES
+from benchmarks.flows_reward import resolved
 from benchmarks.flows_scores import Yardstick
 from benchmarks.flows_table import Setting, Sheet, Size, by_reynolds
 from benchmarks.tables import RESULTS, write_table
@@ -87,7 +88,9 @@ def tuned_for(setting: Setting, points: int) -> Path:
     """The folder of the tuned policies."""
     size, begun = setting.size, time.perf_counter()
     trajectories = size.trajectories[setting.flow.name]
-    found = flows_members.tune(setting.run, setting.model, size.steps[0], points, trajectories, size.judged)
+    training = setting.yardstick.training[: setting.flow.counts[0]]  # without images
+    terms = resolved(setting.model, setting.yardstick, training) if setting.flow.viscous else None
+    found = flows_members.tune(setting.run, setting.model, size.steps[0], points, trajectories, size.judged, terms)
     print(f"{setting.flow.name}: policies after {time.perf_counter() - begun:.0f} s", flush=True)
     return found
 

@@ -28,9 +28,11 @@ from sciguide.noise import normals
 from sciguide.observations import Observations, locate
 from sciguide.policy import KINDS
 from sciguide.receipts import sha256
+from sciguide.reward import Norm
 from sciguide.rollout import STAGES, noise_seed, stages_apart
 from sciguide.sampler import sample
 from sciguide.training.contest import Rules, compete, take_up, truths
+from sciguide.training.problems import Terms
 from sciguide.training.variety import Variety
 
 POINTS, ERROR = 4, 0.02  # where viscosity is seen, and with which error, in standard deviations of nu
@@ -43,6 +45,7 @@ FORMULAS: dict[str, tuple[Direction, bool]] = {  # direction, and whether on the
 }
 BATCH, SEED = 8, 11  # of the members that are compared
 TUNING_SEED = 0
+NORM: Norm = "spectra"
 
 
 class Drawn(NamedTuple):
@@ -52,16 +55,25 @@ class Drawn(NamedTuple):
     seconds: float
 
 
-def tune(run: Path, model: Model, steps: int, points: int, trajectories: int, judged: int) -> Path:
-    """The folder of the policies, with or without observed viscosity; they are made with `steps` evaluations, or
-    resumed, where they are not there. Asserts that nothing tuned or judged by shares its noise with what is drawn."""
+def tune(run: Path, model: Model, steps: int, points: int, trajectories: int, judged: int, terms: Terms | None) -> Path:
+    """The folder of the policies, with or without observed viscosity, whose reward has `terms` of its own; they are
+    made with `steps` evaluations, or resumed, where they are not there. Asserts that nothing tuned or judged by shares
+    its noise with what is drawn."""
     numbers = [JUDGED + i for i in range(judged)]
     stages_apart(TUNING_SEED, range(trajectories), numbers)
     used = {noise_seed(stage, TUNING_SEED, n) for stage in STAGES for n in (*range(trajectories), *numbers)}
     assert SEED not in used
     channels = (model.layout.names.index("nu"),) if points else ()
     variety = Variety((points, points), channels, (ERROR, ERROR), steps=(steps, steps))
-    told = {"direction": DIRECTION, "trajectories": trajectories, "judged": judged, "members": 4, "seed": TUNING_SEED}
+    told = {
+        "direction": DIRECTION,
+        "norm": NORM,
+        "terms": terms,
+        "trajectories": trajectories,
+        "judged": judged,
+        "members": 4,
+        "seed": TUNING_SEED,
+    }
     rules = Rules(variety, **told)
     parent = run / ("tuned_given" if points else "tuned")
     parent.mkdir(exist_ok=True)
