@@ -20,8 +20,7 @@ from sciguide.prior import Isotropic
 from sciguide.reward import Pointwise, advantages, potential, returns_to_go, rewards
 from sciguide.rollout import Chain, Members, Problems, roll_out
 from sciguide.search import CMA, RandomSearch, search
-from sciguide.training.contest import Rules, distance_of, take_up, truths
-from sciguide.training.contest import make_task as make_run_task
+from sciguide.training.contest import Rules, distance_of, make_problems, take_up, truths
 from sciguide.training.policy import PolicyModule
 from sciguide.training.problems import RunProblems, Terms
 from sciguide.training.tune import Budget, trade_off, tune_learned, tune_linear, tune_scheduled
@@ -277,7 +276,7 @@ def test_terms_of_ones_own_are_rewarded_and_guide_nothing(run):
     samples = truths(run, model)
     rules = Rules(Variety(steps=(3, 3)), judged=2, trajectories=64)
     own = replace(rules, terms=Terms(mean_squares, (4.0, 4.0)))
-    plain, task = (make_run_task(model, samples, r) for r in (rules, own))
+    plain, task = (make_problems(model, samples, r).task(0) for r in (rules, own))
     even = Worth(distance_of(model, samples, "energy"), torch.full((3,), 1 / 3), torch.ones(3), 1.0)
     formula = Fixed(len(task.actions), looks=True)
     (played,) = task.play(formula, [0], "tune", even, 2)

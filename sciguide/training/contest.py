@@ -17,7 +17,7 @@ from sciguide.actions import Levers
 from sciguide.datasets.module import GridData
 from sciguide.errors import InputError
 from sciguide.guidance import EVEN, Direction, Errors
-from sciguide.learner import ITERATION, JUDGED, Task
+from sciguide.learner import ITERATION, JUDGED
 from sciguide.model import Model
 from sciguide.policy import save_policy
 from sciguide.receipts import sha256, write_json
@@ -108,10 +108,10 @@ def truths(run: Path, model: Model) -> Tensor:
     return model.normaliser.encode(torch.tensor(data.split("validation"), dtype=torch.float64))
 
 
-def make_task(model: Model, truths: Tensor, rules: Rules) -> Task:
-    """What the rivals are tuned and judged on."""
+def make_problems(model: Model, truths: Tensor, rules: Rules) -> RunProblems:
+    """Which the rivals are tuned and judged on."""
     told = {k: getattr(rules, k) for k in ("scales", "equations", "direction", "iterations", "variance", "terms")}
-    return RunProblems(model, truths, rules.variety, **told).task(rules.seed, rules.levers)
+    return RunProblems(model, truths, rules.variety, **told)
 
 
 def distance_of(model: Model, truths: Tensor, norm: Norm) -> Distance:
@@ -128,8 +128,8 @@ def compete(
     model: Model, truths: Tensor, folder: Path, rules: Rules, report: Reporter = lambda name: silent
 ) -> Outcome:
     """Tune every rival with the same budget, save them and their scores in `folder`, and judge all of them."""
-    task = make_task(model, truths, rules)
-    distance = distance_of(model, truths, rules.norm)
+    problems = make_problems(model, truths, rules)
+    task, distance = problems.task(rules.seed, rules.levers), distance_of(model, problems.truths[0], rules.norm)
     numbers = [JUDGED + i for i in range(rules.judged)]
     stages_apart(rules.seed, range(rules.trajectories), numbers)
     worth, standard = task.measure(distance, range(8), 2, price=rules.price, iteration=rules.iteration)
