@@ -12,6 +12,7 @@ import yaml
 from benchmarks import flows_members, flows_rivals
 from benchmarks.flows_data import FLOWS, Flow, cut_samples, images, read, reynolds
 from benchmarks.flows_members import DIRECTION, ERROR, POLICIES, draw
+from benchmarks.flows_reward import WORST, resolved
 from benchmarks.flows_scores import Yardstick, floor, measure
 from benchmarks.flows_table import Setting, Sheet, Size, by_reynolds
 from sciguide.actions import USUAL, Actions
@@ -127,6 +128,22 @@ def test_what_is_stepped_obeys_the_solver(setting):
     made = flows_rivals.stepped(flow, np.concatenate([s, 0 * s], 1))
     np.testing.assert_array_equal(made[:, :3], s)
     assert equation.scaled([1e-3, 1e-3, 1e-2]).energy(torch.from_numpy(made)).max() < 1e-16
+
+
+def test_the_solver_s_reward_is_at_its_floor_on_data(setting):
+    """Nine of ten training flows are below the floor; p off by .3 of its standard deviation is .09 above; what the
+    solver cannot step is worst, and nothing is NaN."""
+    training, check = setting.yardstick.training, setting.yardstick.checks
+    terms = resolved(setting.model, setting.yardstick, training)
+    encoded = setting.model.normaliser.encode(torch.tensor(training, dtype=torch.float64))
+    found = terms.energies(encoded)
+    assert found.shape == (32, 2) and found.dtype == torch.float64
+    np.testing.assert_allclose((found.numpy() <= np.array(terms.floors) * 1.001).mean(0), 0.9, atol=0.05)
+    moved = encoded.clone()
+    moved[:, 2] += 0.3 * (check["p"] ** 0.5) / float(setting.model.normaliser.std[2])
+    np.testing.assert_allclose(terms.energies(moved)[:, 1], 0.09, rtol=0.05)
+    np.testing.assert_allclose(terms.energies(moved)[:, 0], found[:, 0], rtol=1e-3)
+    assert (terms.energies(encoded * np.nan) == WORST).all()
 
 
 def test_metrics_of_known_sets(setting):
