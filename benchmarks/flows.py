@@ -6,13 +6,13 @@ writes benchmarks/results/flows.csv (--small: flows_small.csv), where --only lea
 are: one number a row, with its 95 % interval; `data` beside it is the same of held-out flows, or what two disjoint
 halves of them have of each other. A model is trained by the command line on each set, unless it is there. The three
 tuned policies get one budget of trajectories, at the least number of evaluations, and all methods the same noise: their
-differences, `learned minus ...`, are bootstrapped member by member. What is measured stands in `flows_scores.py`, rows
-without learning in `flows_rivals.py`.
+differences, `learned minus ...`, are bootstrapped member by member. What is measured stands in `flows_scores.py`, what
+tuning rewards in `flows_reward.py`, rows without learning in `flows_rivals.py`.
 
 Kolmogorov flows are trained, tuned and first compared at Reynolds numbers of 100 to 500. Cases:
 
 - `unconditional`: members against the held-out flows inside that range; `Re a to b`: those of them whose own viscosity
-  says so, beside the held-out flows alike;
+  says so, beside the held-out flows alike; `unconditional, seed n`: policies tuned and members drawn again;
 - `nu given, inside` and `outside`: one member for each held-out flow, as many of them as there are members, with that
   flow's viscosity observed at a few points; outside, up to Re = 1000, network and policies have seen nothing alike.
 
@@ -47,9 +47,9 @@ from sciguide.model import Model
 FULL_MADE, SMALL_MADE = {"kolmogorov": 64, "shallow_water": 32}, {"kolmogorov": 32, "shallow_water": 16}
 FULL_SAMPLES, SMALL_SAMPLES = {"kolmogorov": 1200, "shallow_water": 1000}, {"kolmogorov": 88, "shallow_water": 56}
 FULL_TUNED, SMALL_TUNED = {"kolmogorov": 512, "shallow_water": 256}, {"kolmogorov": 64, "shallow_water": 64}
-FULL_SIZE = Size(FLOWS, FULL_MADE, 32, FULL_SAMPLES, FULL_TUNED, 32, 64, (10, 20), 100, ())
+FULL_SIZE = Size(FLOWS, FULL_MADE, 32, FULL_SAMPLES, FULL_TUNED, 32, 64, (10, 20), (1, 2), 100, ())
 QUICK = "--trainer.max_epochs 2 --data.steps_per_epoch 20 --model.width 8 --model.multipliers [1,2]".split()
-SMALL_SIZE = Size(SMALL, SMALL_MADE, 16, SMALL_SAMPLES, SMALL_TUNED, 4, 8, (5,), 10, tuple(QUICK))
+SMALL_SIZE = Size(SMALL, SMALL_MADE, 16, SMALL_SAMPLES, SMALL_TUNED, 4, 8, (5,), (), 10, tuple(QUICK))
 
 
 def fit(flow: Flow, size: Size, run: Path, data: Path, cuts: Cuts) -> Path:
@@ -73,24 +73,29 @@ def prepare(name: str, size: Size, run: Path, data: str | None) -> Setting:
     return Setting(flow, size, run, model, path, cuts, yardstick)
 
 
-def drawn(setting: Setting, case: str, steps: int, tuned: Path, given: np.ndarray | None, count: int) -> Iterator:
-    """Method, fields and seconds of all policies and formulas, from files of the run where they are there."""
-    beside = FORMULAS if given is None else [f for f in FORMULAS if not FORMULAS[f][1]]
+def drawn(
+    setting: Setting, case: str, steps: int, tuned: Path, given: np.ndarray | None, count: int, seed: int = 0
+) -> Iterator:
+    """Method, fields and seconds of all policies, and of formulas where not repeated with another `seed`; from files of
+    the run where they are there."""
+    beside = [f for f in FORMULAS if not seed and (given is None or not FORMULAS[f][1])]
     for method in (*POLICIES, *beside):
-        path = setting.run / "members" / re.sub("[^a-z]+", "_", f"{case} {method}".lower()) / f"{steps}.npz"
-        make = lambda m=method: flows_members.draw(setting.model, m, steps, tuned, range(count), given)  # noqa: E731
+        path = setting.run / "members" / re.sub("[^a-z0-9]+", "_", f"{case} {method}".lower()) / f"{steps}.npz"
+        make = lambda m=method: flows_members.draw(setting.model, m, steps, tuned, range(count), given, seed)  # noqa: E731
         found = flows_members.kept(path, setting.run / "model.pt", tuned, method, make)
         print(f"{setting.flow.name}: {case}, {method}, {steps}: {found.seconds:.2f} s a member", flush=True)
         yield method, found.fields, found.seconds
 
 
-def tuned_for(setting: Setting, points: int) -> Path:
+def tuned_for(setting: Setting, points: int, seed: int = 0) -> Path:
     """The folder of the tuned policies."""
     size, begun = setting.size, time.perf_counter()
     trajectories = size.trajectories[setting.flow.name]
     training = setting.yardstick.training[: setting.flow.counts[0]]  # without images
     terms = resolved(setting.model, setting.yardstick, training) if setting.flow.viscous else None
-    found = flows_members.tune(setting.run, setting.model, size.steps[0], points, trajectories, size.judged, terms)
+    found = flows_members.tune(
+        setting.run, setting.model, size.steps[0], points, trajectories, size.judged, terms, seed
+    )
     print(f"{setting.flow.name}: policies after {time.perf_counter() - begun:.0f} s", flush=True)
     return found
 
@@ -132,6 +137,18 @@ def conditional(setting: Setting, case: str, cut: tuple[int, int]) -> list[dict[
     return sheet.rows
 
 
+def repeated(setting: Setting, seed: int) -> list[dict[str, Any]]:
+    """The policies tuned and drawn again with another seed, at the least number of evaluations."""
+    steps, case, held = setting.size.steps[0], f"unconditional, seed {seed}", setting.fields(setting.cuts.test)
+    sheet, tuned = Sheet(setting, case, setting.yardstick.features(held)), tuned_for(setting, 0, seed)
+    sheet.rewards(steps, tuned)
+    count = min(setting.size.members, len(held))
+    for method, fields, seconds in drawn(setting, case, steps, tuned, None, count, seed):
+        sheet.score(method, steps, fields, seconds)
+    sheet.pair(steps)
+    return sheet.rows
+
+
 def table_of(setting: Setting) -> list[dict[str, Any]]:
     """All rows of a set."""
     cuts = setting.cuts
@@ -141,6 +158,8 @@ def table_of(setting: Setting) -> list[dict[str, Any]]:
     if setting.flow.viscous:
         rows += conditional(setting, "nu given, inside", cuts.test)
         rows += conditional(setting, "nu given, outside", cuts.outside)
+        for seed in setting.size.seeds:
+            rows += repeated(setting, seed)
     return rows
 
 

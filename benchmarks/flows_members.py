@@ -43,8 +43,7 @@ FORMULAS: dict[str, tuple[Direction, bool]] = {  # direction, and whether on the
     "formula, gradient": ("gradient", False),
     "formula, gradient at the end": ("gradient", True),
 }
-BATCH, SEED = 8, 11  # of the members that are compared
-TUNING_SEED = 0
+BATCH, SEED = 8, 11  # of the members that are compared; the next seeds are those of repetitions
 NORM: Norm = "spectra"
 
 
@@ -55,14 +54,16 @@ class Drawn(NamedTuple):
     seconds: float
 
 
-def tune(run: Path, model: Model, steps: int, points: int, trajectories: int, judged: int, terms: Terms | None) -> Path:
+def tune(
+    run: Path, model: Model, steps: int, points: int, trajectories: int, judged: int, terms: Terms | None, seed: int = 0
+) -> Path:
     """The folder of the policies, with or without observed viscosity, whose reward has `terms` of its own; they are
     made with `steps` evaluations, or resumed, where they are not there. Asserts that nothing tuned or judged by shares
     its noise with what is drawn."""
     numbers = [JUDGED + i for i in range(judged)]
-    stages_apart(TUNING_SEED, range(trajectories), numbers)
-    used = {noise_seed(stage, TUNING_SEED, n) for stage in STAGES for n in (*range(trajectories), *numbers)}
-    assert SEED not in used
+    stages_apart(seed, range(trajectories), numbers)
+    used = {noise_seed(stage, seed, n) for stage in STAGES for n in (*range(trajectories), *numbers)}
+    assert not used & set(range(SEED, SEED + 100))
     channels = (model.layout.names.index("nu"),) if points else ()
     variety = Variety((points, points), channels, (ERROR, ERROR), steps=(steps, steps))
     told = {
@@ -72,10 +73,10 @@ def tune(run: Path, model: Model, steps: int, points: int, trajectories: int, ju
         "trajectories": trajectories,
         "judged": judged,
         "members": 4,
-        "seed": TUNING_SEED,
+        "seed": seed,
     }
     rules = Rules(variety, **told)
-    parent = run / ("tuned_given" if points else "tuned")
+    parent = run / f"tuned{'_given' if points else ''}{f'_{seed}' if seed else ''}"
     parent.mkdir(exist_ok=True)
     if not (parent / "model.pt").exists():
         (parent / "model.pt").symlink_to((run / "model.pt").resolve())
@@ -113,16 +114,23 @@ def guides(model: Model, method: str, given: np.ndarray | None) -> tuple[list[Co
 
 
 def draw(
-    model: Model, method: str, steps: int, tuned: Path, members: Sequence[int], given: np.ndarray | None = None
+    model: Model,
+    method: str,
+    steps: int,
+    tuned: Path,
+    members: Sequence[int],
+    given: np.ndarray | None = None,
+    seed: int = 0,
 ) -> Drawn:
-    """The `members` of a method, BATCH together on one thread; `given`: the viscosity of each of them."""
+    """The `members` of a method, BATCH together on one thread; `given`: the viscosity of each of them; `seed`: another
+    one has other noise."""
     constraints, values = guides(model, method, given)
     names, sigmas = list(model.layout.names), model.sigmas(steps)
     parts, begun = [], time.perf_counter()
     with one_thread(), torch.no_grad():
         for first in range(0, len(members), BATCH):
             rows = slice(first, first + BATCH)
-            noise = torch.from_numpy(normals(SEED, members[rows], 0, model.shape, np.float64))
+            noise = torch.from_numpy(normals(SEED + seed, members[rows], 0, model.shape, np.float64))
             own = [c if values is None else with_values(c, values[rows]) for c in constraints]
             guidance = None
             if own and method in KINDS:

@@ -16,13 +16,14 @@ COLUMNS = ("set", "case", "method", "evaluations", "metric", "of", "value", "low
 RE_BINS = (0.0, 100.0, 224.0, RE_TRAINED, 1000.0, np.inf)
 PAIRED = {("residual", "all"), ("residual_4", "all"), ("energy_distance", "all"), ("spectrum_error", "kinetic energy")}
 PAIRED |= {("w1_components", "all"), ("restepped", "p"), ("restepped", "change of u")}
+PAIRED |= {("energy_ratio", "k 8 to 15"), ("divergence_spectral", "both")}
 NOTHING = float("nan")
 
 
 class Size(NamedTuple):
     """How large a run is: sets are `made` on so many points a side, of which every second one is taken where `points`
-    are half as many; `members` are drawn in each case, or fewer where there are fewer held-out flows. `fit`: words for
-    the command line."""
+    are half as many; `members` are drawn in each case, or fewer where there are fewer held-out flows; `seeds`: of
+    repetitions; `fit`: words for the command line."""
 
     flows: dict[str, Flow]
     made: dict[str, int]
@@ -32,6 +33,7 @@ class Size(NamedTuple):
     judged: int
     members: int
     steps: tuple[int, ...]
+    seeds: tuple[int, ...]
     resamples: int
     fit: tuple[str, ...]
 

@@ -64,7 +64,7 @@ def setting(whole, tmp_path_factory) -> Setting:
     module.build(data)
     model = module.export(data)
     model.save(run / "model.pt")
-    size = Size({"kolmogorov": KOLMOGOROV}, {}, N, {}, {}, 2, 8, (2,), 5, ())
+    size = Size({"kolmogorov": KOLMOGOROV}, {}, N, {}, {}, 2, 8, (2,), (), 5, ())
     yardstick = Yardstick(KOLMOGOROV, model, read(run / "data.nc", NAMES, cuts.train))
     return Setting(KOLMOGOROV, size, run, model, run / "data.nc", cuts, yardstick)
 
