@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import flows_schedules
 from benchmarks.flows_data import Fields
 from sciguide.generate import one_thread
 from sciguide.guidance import Constraint, Direction, Guidance, constraints_for
@@ -36,7 +37,7 @@ from sciguide.training.problems import Terms
 from sciguide.training.variety import Variety
 
 POINTS, ERROR = 4, 0.02  # where viscosity is seen, and with which error, in standard deviations of nu
-POLICIES = ("none", "fixed", "scheduled", "linear", "learned")
+POLICIES = ("none", "fixed", *flows_schedules.FILES, "scheduled", "linear", "learned")
 DIRECTION: Direction = "kriging"  # Gauss-Newton's, where the equation is not linear
 FORMULAS: dict[str, tuple[Direction, bool]] = {  # direction, and whether on the finished field alone
     "formula at the end": ("kriging", True),
@@ -81,10 +82,17 @@ def tune(
     if not (parent / "model.pt").exists():
         (parent / "model.pt").symlink_to((run / "model.pt").resolve())
     folder = take_up(parent, parent / "model.pt", rules)
-    if not (folder / "scores.json").is_file():
-        with one_thread():
+    with one_thread():
+        if not (folder / "scores.json").is_file():
             compete(model, truths(run, model), folder, rules)
+        flows_schedules.contest(model, truths(run, model), folder, rules)
     return folder
+
+
+def policy_file(tuned: Path, method: str) -> Path | None:
+    """Where the policy of a method is kept, if it has one."""
+    name = flows_schedules.FILES.get(method, f"{method}.pt" if method in KINDS else None)
+    return tuned / name if name else None
 
 
 def seen(model: Model, given: np.ndarray) -> tuple[Observations, Tensor]:
@@ -133,8 +141,8 @@ def draw(
             noise = torch.from_numpy(normals(SEED + seed, members[rows], 0, model.shape, np.float64))
             own = [c if values is None else with_values(c, values[rows]) for c in constraints]
             guidance = None
-            if own and method in KINDS:
-                guidance = Guidance.tuned(tuned / f"{method}.pt", own, names, steps)
+            if own and (path := policy_file(tuned, method)):
+                guidance = Guidance.tuned(path, own, names, steps)
             elif own:
                 guidance = Guidance(own, None, names, steps)
             start = guidance.start(noise, sigmas[0], model.prior) if guidance else None
@@ -154,7 +162,8 @@ def with_values(constraint: Constraint, values: Tensor) -> Constraint:
 
 def kept(path: Path, model: Path, tuned: Path, method: str, make: Any) -> Drawn:
     """What `make()` draws, from the file `path` where it is there and of this model and policy."""
-    own = sha256(tuned / f"{method}.pt") if method in KINDS else ""
+    file = policy_file(tuned, method)
+    own = sha256(file) if file else ""
     key = json.dumps([sha256(model), own])
     if path.is_file():
         with np.load(path) as found:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import flows_schedules
 from benchmarks.flows_data import RE_TRAINED, Cuts, Fields, Flow, read
 from benchmarks.flows_members import POLICIES
 from benchmarks.flows_scores import Features, Measured, Yardstick, floor, measure
@@ -95,10 +96,11 @@ class Sheet:
 
     def rewards(self, steps: int, tuned: Path) -> None:
         """What the policies were tuned for, on problems that none was tuned on, and what `learned` gains."""
-        scores = {k: np.array(v["scores"]) for k, v in json.loads((tuned / "scores.json").read_text()).items()}
+        found = [json.loads((tuned / name).read_text()) for name in ("scores.json", flows_schedules.SCORES)]
+        scores = {k: np.array(v["scores"]) for part in found for k, v in part.items()}
         for name, own in scores.items():
             self.row(name, steps, ("reward", "judged problems"), bootstrap(own, np.mean), len(own), beside=False)
-        for rival in ("fixed", "scheduled", "linear"):
+        for rival in (name for name in scores if name != "learned"):
             gain = paired_bootstrap(scores["learned"], scores[rival])
             key = ("reward", "judged problems")
             self.row(f"learned minus {rival}", steps, key, gain, len(scores["learned"]), beside=False)

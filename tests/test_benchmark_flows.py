@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 import yaml
 
-from benchmarks import flows_members, flows_rivals
+from benchmarks import flows_members, flows_rivals, flows_schedules
 from benchmarks.flows_data import FLOWS, Flow, cut_samples, images, read, reynolds
 from benchmarks.flows_members import DIRECTION, ERROR, POLICIES, draw
 from benchmarks.flows_reward import WORST, resolved
@@ -18,6 +18,7 @@ from benchmarks.flows_table import Setting, Sheet, Size, by_reynolds
 from sciguide.actions import USUAL, Actions
 from sciguide.datasets.module import GridData
 from sciguide.guidance import Guidance, constraints_for
+from sciguide.learner import Worth
 from sciguide.policy import Learned, Linear, Scheduled, Standard, save_policy
 from sciguide.simulate import get, kolmogorov, rotating_layer
 
@@ -196,11 +197,33 @@ def tuned(setting) -> Path:
     standard = Standard(torch.zeros(seen), torch.ones(seen))
     table, weights = torch.zeros(2, done), torch.zeros(done, seen + 1)
     made = {"scheduled": Scheduled(model.sigmas(2), table), "linear": Linear(standard, weights)}
-    for name, policy in (made | {"learned": Learned(standard, done)}).items():
+    made |= {"learned": Learned(standard, done), "constant": made["scheduled"], "mean": made["scheduled"]}
+    for name, policy in made.items():
         save_policy(folder / f"{name}.pt", policy, *names, USUAL)
     scores = {name: {"scores": [0.5, 0.5 + i]} for i, name in enumerate(("fixed", "scheduled", "linear", "learned"))}
     (folder / "scores.json").write_text(json.dumps(scores))
+    (folder / flows_schedules.SCORES).write_text(json.dumps({"constant": {"scores": [0.0, 0.0]}}))
     return folder
+
+
+def test_the_mean_of_a_policy_is_the_schedule_that_it_is(setting, tmp_path):
+    """Of one that does the same whatever it sees, and of one that looks at the noise level alone."""
+    from sciguide.training.contest import Rules, distance_of, make_problems
+    from sciguide.training.variety import Variety
+
+    model, truths = setting.model, setting.fields(setting.cuts.validation)
+    truths = model.normaliser.encode(torch.tensor(truths, dtype=torch.float64))
+    task = make_problems(model, truths, Rules(Variety(steps=(3, 3)), direction=DIRECTION)).task(0)
+    worth = Worth(distance_of(model, truths, "energy"), torch.ones(1), torch.ones(1), 1.0)
+    weights = torch.zeros(len(task.actions), len(task.observations) + 1, dtype=torch.float64)
+    weights[:, -1] = torch.linspace(-1, 1, len(task.actions))
+    weights[0, -2] = 0.5  # of log sigma, which comes last
+    standard = Standard(torch.zeros(len(task.observations)), torch.ones(len(task.observations)))
+    save_policy(tmp_path / "a.pt", Linear(standard, weights), task.observations, task.actions, task.levers)
+    found = flows_schedules.mean_of(task, worth, tmp_path / "a.pt").table
+    expected = weights[:, -1].repeat(3, 1)
+    expected[:, 0] += 0.5 * torch.tensor(task.sigmas, dtype=torch.float64).log().clamp(-5, 5)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_rows(setting, tuned):
@@ -231,5 +254,6 @@ def test_rows(setting, tuned):
     assert value["N(mu, C), formula", "residual", "all"] < value["N(mu, C)", "residual", "all"]
     assert value["learned minus fixed", "residual", "all"] == 0 != value["learned minus none", "residual", "all"]
     assert value["learned minus scheduled", "reward", "judged problems"] == 1
+    assert value["learned minus constant", "reward", "judged problems"] == 2
     shares = [r["value"] for r in binned if r["metric"] == "share" and r["method"] == "fixed"]
     assert sum(shares) == pytest.approx(1)
