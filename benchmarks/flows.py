@@ -47,7 +47,7 @@ from sciguide.model import Model
 FULL_MADE, SMALL_MADE = {"kolmogorov": 64, "shallow_water": 32}, {"kolmogorov": 32, "shallow_water": 16}
 FULL_SAMPLES, SMALL_SAMPLES = {"kolmogorov": 1200, "shallow_water": 1000}, {"kolmogorov": 88, "shallow_water": 56}
 FULL_TUNED, SMALL_TUNED = {"kolmogorov": 512, "shallow_water": 256}, {"kolmogorov": 64, "shallow_water": 64}
-FULL_SIZE = Size(FLOWS, FULL_MADE, 32, FULL_SAMPLES, FULL_TUNED, 32, 64, (10, 20), (1, 2), 100, ())
+FULL_SIZE = Size(FLOWS, FULL_MADE, 32, FULL_SAMPLES, FULL_TUNED, 32, 64, (10, 20), (1,), 100, ())
 QUICK = "--trainer.max_epochs 2 --data.steps_per_epoch 20 --model.width 8 --model.multipliers [1,2]".split()
 SMALL_SIZE = Size(SMALL, SMALL_MADE, 16, SMALL_SAMPLES, SMALL_TUNED, 4, 8, (5,), (), 10, tuple(QUICK))
 
@@ -76,10 +76,11 @@ def prepare(name: str, size: Size, run: Path, data: str | None) -> Setting:
 def drawn(
     setting: Setting, case: str, steps: int, tuned: Path, given: np.ndarray | None, count: int, seed: int = 0
 ) -> Iterator:
-    """Method, fields and seconds of all policies, and of formulas where not repeated with another `seed`; from files of
-    the run where they are there."""
+    """Method, fields and seconds of all policies that were tuned, and of formulas where not repeated with another
+    `seed`; from files of the run where they are there."""
     beside = [f for f in FORMULAS if not seed and (given is None or not FORMULAS[f][1])]
-    for method in (*POLICIES, *beside):
+    files = {method: flows_members.policy_file(tuned, method) for method in POLICIES}
+    for method in (*(m for m, file in files.items() if file is None or file.is_file()), *beside):
         path = setting.run / "members" / re.sub("[^a-z0-9]+", "_", f"{case} {method}".lower()) / f"{steps}.npz"
         make = lambda m=method: flows_members.draw(setting.model, m, steps, tuned, range(count), given, seed)  # noqa: E731
         found = flows_members.kept(path, setting.run / "model.pt", tuned, method, make)
@@ -123,17 +124,16 @@ def unconditional(setting: Setting) -> list[dict[str, Any]]:
 
 
 def conditional(setting: Setting, case: str, cut: tuple[int, int]) -> list[dict[str, Any]]:
-    """A member for each held-out flow, its viscosity observed."""
-    held = setting.fields(cut)[: setting.size.members]
+    """A member for each held-out flow, its viscosity observed, at the least number of evaluations."""
+    held, steps = setting.fields(cut)[: setting.size.members], setting.size.steps[0]
     given = held[:, setting.flow.variables.index("nu")].mean((1, 2), dtype=np.float64)
     sheet = Sheet(setting, case, setting.yardstick.features(held))
     tuned = tuned_for(setting, flows_members.POINTS)
     if case.endswith("inside"):
-        sheet.rewards(setting.size.steps[0], tuned)
-    for steps in setting.size.steps:
-        for method, fields, seconds in drawn(setting, case, steps, tuned, given, len(held)):
-            sheet.score(method, steps, fields, seconds)
-        sheet.pair(steps)
+        sheet.rewards(steps, tuned)
+    for method, fields, seconds in drawn(setting, case, steps, tuned, given, len(held)):
+        sheet.score(method, steps, fields, seconds)
+    sheet.pair(steps)
     return sheet.rows
 
 

@@ -1,5 +1,7 @@
 """Schedules beside the rivals of `sciguide tune`: is what was learned more than a schedule?
 
+Of unconditional members:
+
 - `constant`: one action for the whole chain, by random search with the budget of the others;
 - `learned, its mean`: what the learned policy does on average at each level, without looking at the member.
 """

@@ -88,7 +88,7 @@ class Sheet:
     def pair(self, steps: int, method: str = "learned") -> None:
         """What a method has less than its rivals, member by member."""
         own = self.measured[method, steps]
-        for rival in POLICIES[:-1]:
+        for rival in (name for name in POLICIES if name != method and (name, steps) in self.measured):
             found = own.minus(self.measured[rival, steps])
             for key in found.value:
                 if key in PAIRED:
@@ -96,7 +96,8 @@ class Sheet:
 
     def rewards(self, steps: int, tuned: Path) -> None:
         """What the policies were tuned for, on problems that none was tuned on, and what `learned` gains."""
-        found = [json.loads((tuned / name).read_text()) for name in ("scores.json", flows_schedules.SCORES)]
+        files = tuned / "scores.json", tuned / flows_schedules.SCORES
+        found = [json.loads(file.read_text()) for file in files if file.is_file()]
         scores = {k: np.array(v["scores"]) for part in found for k, v in part.items()}
         for name, own in scores.items():
             self.row(name, steps, ("reward", "judged problems"), bootstrap(own, np.mean), len(own), beside=False)
