@@ -85,8 +85,7 @@ def tune(
     with one_thread():
         if not (folder / "scores.json").is_file():
             compete(model, truths(run, model), folder, rules)
-        if not points and not seed:
-            flows_schedules.contest(model, truths(run, model), folder, rules)
+        flows_schedules.contest(model, truths(run, model), folder, rules, constant=not points and not seed)
     return folder
 
 
