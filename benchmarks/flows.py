@@ -1,6 +1,7 @@
 """Flows in two snapshots: how well members obey momentum, mass and divergence, and whether they are flows as the data.
 
-    python -m benchmarks.flows [--only kolmogorov|shallow_water] [--data FILE] [--runs runs/flows] [--small] [--date D]
+    python -m benchmarks.flows [--only kolmogorov|shallow_water] [--data FILE] [--runs runs/flows] [--small]
+                               [--seeds N ...] [--date D]
 
 writes benchmarks/results/flows.csv (--small: flows_small.csv), where --only leaves the rows of the other set as they
 are: one number a row, with its 95 % interval; `data` beside it is the same of held-out flows, or what two disjoint
@@ -12,7 +13,8 @@ tuning rewards in `flows_reward.py`, rows without learning in `flows_rivals.py`.
 Kolmogorov flows are trained, tuned and first compared at Reynolds numbers of 100 to 500. Cases:
 
 - `unconditional`: members against the held-out flows inside that range; `Re a to b`: those of them whose own viscosity
-  says so, beside the held-out flows alike; `unconditional, seed n`: policies tuned and members drawn again;
+  says so, beside the held-out flows alike; `unconditional, seed n`: policies tuned and members drawn again
+  with each of the --seeds;
 - `nu given, inside` and `outside`: one member for each held-out flow, as many of them as there are members, with that
   flow's viscosity observed at a few points; outside, up to Re = 1000, network and policies have seen nothing alike.
 
@@ -47,7 +49,7 @@ from sciguide.model import Model
 FULL_MADE, SMALL_MADE = {"kolmogorov": 64, "shallow_water": 32}, {"kolmogorov": 32, "shallow_water": 16}
 FULL_SAMPLES, SMALL_SAMPLES = {"kolmogorov": 1200, "shallow_water": 1000}, {"kolmogorov": 88, "shallow_water": 56}
 FULL_TUNED, SMALL_TUNED = {"kolmogorov": 512, "shallow_water": 256}, {"kolmogorov": 64, "shallow_water": 64}
-FULL_SIZE = Size(FLOWS, FULL_MADE, 32, FULL_SAMPLES, FULL_TUNED, 32, 64, (10, 20), (1,), 100, ())
+FULL_SIZE = Size(FLOWS, FULL_MADE, 32, FULL_SAMPLES, FULL_TUNED, 32, 64, (10, 20), (), 100, ())
 QUICK = "--trainer.max_epochs 2 --data.steps_per_epoch 20 --model.width 8 --model.multipliers [1,2]".split()
 SMALL_SIZE = Size(SMALL, SMALL_MADE, 16, SMALL_SAMPLES, SMALL_TUNED, 4, 8, (5,), (), 10, tuple(QUICK))
 
@@ -178,11 +180,13 @@ def main() -> None:
     parser.add_argument("--data", help="its file, as `sciguide data make` writes it; made if left out")
     parser.add_argument("--runs", type=Path, default=Path("runs/flows"), help="folder of models, policies and members")
     parser.add_argument("--small", action="store_true", help="16 x 16 points, few of everything: a few minutes")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[], help="to tune and to draw with again")
     parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
     given = parser.parse_args()
     if given.data and not given.only:
         parser.error("--data is the file of one set: name that with --only")
     size, runs = (SMALL_SIZE, given.runs / "small") if given.small else (FULL_SIZE, given.runs)
+    size = size._replace(seeds=tuple(given.seeds))
     torch.set_num_threads(1)
     rows = []
     for name in [given.only] if given.only else FLOWS:
