@@ -1,9 +1,10 @@
-"""The picture of the table of flows: energy spectra of members over the data's, and residuals against evaluations.
+"""The picture of Kolmogorov flow in the table of flows: energy spectra of members over the data's, residuals, and what
+the data's solver finds wrong with p, against evaluations.
 
     python -m benchmarks.flows_figure [--runs runs/flows] [--out docs/figures/flows.png]
 
-reads benchmarks/results/flows.csv and, for the spectra, the members that `benchmarks.flows` left in the folder of runs;
-a row for each set. Bars and bands are 95 % intervals, of spectra by a bootstrap of the members.
+reads benchmarks/results/flows.csv and, for the spectra, the members that `benchmarks.flows` left in the folder of runs.
+Bars and bands are 95 % intervals, of spectra by a bootstrap of the members.
 """
 
 import argparse
@@ -24,8 +25,8 @@ from sciguide.bootstrap import resample
 from sciguide.datasets.store import LOCK
 from sciguide.plots import COLOURS
 
-METHODS = {"none": "none", "fixed": "formula", "learned": "learned", "formula, gradient": "gradient"}
-TITLES = {"kolmogorov": "Kolmogorov flow, Re 100 to 500", "shallow_water": "shallow water"}
+METHODS = {"none": "none", "fixed": "formula", "scheduled": "scheduled", "learned": "learned"}
+SET = "kolmogorov"
 RESAMPLES, DPI = 200, 110
 
 
@@ -58,15 +59,16 @@ def draw_spectra(axes: Axes, flow: Flow, run: Path) -> None:
         axes.fill_between(k, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.axhline(1, color="0.4", linewidth=0.8)
     axes.set(xscale="log", ylim=(0.5, 1.5), xlabel="wavenumber", ylabel="energy over the data's")
-    axes.set_title(f"{TITLES[flow.name]}: {first.stem} evaluations", fontsize=9)
+    axes.set_title(f"Re 100 to 500, {first.stem} evaluations", fontsize=9)
+    axes.legend(fontsize=7, frameon=False, loc="lower left", ncols=2)
 
 
-def draw_residuals(axes: Axes, rows: list[dict[str, str]], flow: Flow) -> None:
-    """Of unconditional members, and of those beyond the training range where the set has them, hollow."""
+def draw_metric(axes: Axes, rows: list[dict[str, str]], key: tuple[str, str], label: str) -> None:
+    """Of unconditional members, and of those beyond the training range, hollow."""
     cases = {"unconditional": True, "nu given, outside": False}
-    rows = [r for r in rows if (r["set"], r["metric"], r["of"]) == (flow.name, "residual", "all")]
+    rows = [r for r in rows if (r["set"], r["metric"], r["of"]) == (SET, *key)]
     for case, filled in cases.items():
-        for i, (method, label) in enumerate(METHODS.items()):
+        for i, method in enumerate(METHODS):
             own = [r for r in rows if r["case"] == case and r["method"] == method]
             if not own:
                 continue
@@ -74,17 +76,16 @@ def draw_residuals(axes: Axes, rows: list[dict[str, str]], flow: Flow) -> None:
             y, low, high = (np.array([float(r[key]) for r in own]) for key in ("value", "low", "high"))
             axes.errorbar(
                 x, y, (y - low, high - y), fmt="o", color=COLOURS[i], markerfacecolor=COLOURS[i] if filled else "white",
-                label=label if filled else None, markersize=4, linewidth=1,
+                markersize=4, linewidth=1,
             )  # fmt: skip
         data = [float(r["data"]) for r in rows if r["case"] == case and r["method"] == "none"]
         if data:
             axes.axhline(data[0], color="0.4", linewidth=0.8, linestyle="-" if filled else ":")
-    axes.set(xscale="log", yscale="log", xlabel="evaluations of the network", ylabel="rms residual over scale")
+    axes.set(xscale="log", yscale="log", xlabel="evaluations of the network", ylabel=label)
     axes.set_xticks([10, 20], ["10", "20"])
     axes.set_xticks([], minor=True)
     axes.set_xlim(8.5, 26)
-    hollow = "; hollow: Re 500 to 1000, nu given" if flow.viscous else ""
-    axes.set_title(f"line: data{hollow}", fontsize=9)
+    axes.set_title("line: data; hollow: Re to 1000", fontsize=9)
 
 
 def main() -> None:
@@ -93,11 +94,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/figures/flows.png"), help="the picture")
     given = parser.parse_args()
     rows = table()
-    figure = Figure(figsize=(8.0, 5.6), layout="constrained")
-    for axes, (name, flow) in zip(figure.subplots(len(FLOWS), 2), FLOWS.items(), strict=True):
-        draw_spectra(axes[0], flow, given.runs / name)
-        draw_residuals(axes[1], rows, flow)
-        axes[0].legend(fontsize=7, frameon=False, loc="lower left", ncols=2)
+    figure = Figure(figsize=(9.0, 3.0), layout="constrained")
+    spectra, residuals, pressures = figure.subplots(1, 3)
+    draw_spectra(spectra, FLOWS[SET], given.runs / SET)
+    draw_metric(residuals, rows, ("residual", "all"), "rms residual over scale")
+    draw_metric(pressures, rows, ("restepped", "p"), "error of p, in its std")
     given.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(given.out, dpi=DPI, metadata={"Software": None})
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import flows_schedules
 from benchmarks.flows_data import Fields
 from sciguide.generate import one_thread
 from sciguide.guidance import Constraint, Direction, Guidance, constraints_for
@@ -27,21 +28,23 @@ from sciguide.model import Model
 from sciguide.observations import Observations, locate
 from sciguide.policy import KINDS
 from sciguide.receipts import sha256
+from sciguide.reward import Norm
 from sciguide.rollout import STAGES, noise_seed, stages_apart
 from sciguide.sampler import sample
 from sciguide.training.contest import Rules, compete, take_up, truths
+from sciguide.training.problems import Terms
 from sciguide.training.variety import Variety
 
 POINTS, ERROR = 4, 0.02  # where viscosity is seen, and with which error, in standard deviations of nu
-POLICIES = ("none", "fixed", "scheduled", "linear", "learned")
+POLICIES = ("none", "fixed", *flows_schedules.FILES, "scheduled", "linear", "learned")
 DIRECTION: Direction = "kriging"  # Gauss-Newton's, where the equation is not linear
 FORMULAS: dict[str, tuple[Direction, bool]] = {  # direction, and whether on the finished field alone
     "formula at the end": ("kriging", True),
     "formula, gradient": ("gradient", False),
     "formula, gradient at the end": ("gradient", True),
 }
-BATCH, SEED = 8, 11  # of the members that are compared
-TUNING_SEED = 0
+BATCH, SEED = 8, 11  # of the members that are compared; the next seeds are those of repetitions
+NORM: Norm = "spectra"
 
 
 class Drawn(NamedTuple):
@@ -51,26 +54,44 @@ class Drawn(NamedTuple):
     seconds: float
 
 
-def tune(run: Path, model: Model, steps: int, points: int, trajectories: int, judged: int) -> Path:
-    """The folder of the policies, with or without observed viscosity; they are made with `steps` evaluations, or
-    resumed, where they are not there. Asserts that nothing tuned or judged by shares its noise with what is drawn."""
+def tune(
+    run: Path, model: Model, steps: int, points: int, trajectories: int, judged: int, terms: Terms | None, seed: int = 0
+) -> Path:
+    """The folder of the policies, with or without observed viscosity, whose reward has `terms` of its own; they are
+    made with `steps` evaluations, or resumed, where they are not there. Asserts that nothing tuned or judged by shares
+    its noise with what is drawn."""
     numbers = [JUDGED + i for i in range(judged)]
-    stages_apart(TUNING_SEED, range(trajectories), numbers)
-    used = {noise_seed(stage, TUNING_SEED, n) for stage in STAGES for n in (*range(trajectories), *numbers)}
-    assert SEED not in used
+    stages_apart(seed, range(trajectories), numbers)
+    used = {noise_seed(stage, seed, n) for stage in STAGES for n in (*range(trajectories), *numbers)}
+    assert not used & set(range(SEED, SEED + 100))
     channels = (model.layout.names.index("nu"),) if points else ()
     variety = Variety((points, points), channels, (ERROR, ERROR), steps=(steps, steps))
-    told = {"direction": DIRECTION, "trajectories": trajectories, "judged": judged, "members": 4, "seed": TUNING_SEED}
+    told = {
+        "direction": DIRECTION,
+        "norm": NORM,
+        "terms": terms,
+        "trajectories": trajectories,
+        "judged": judged,
+        "members": 4,
+        "seed": seed,
+    }
     rules = Rules(variety, **told)
-    parent = run / ("tuned_given" if points else "tuned")
+    parent = run / f"tuned{'_given' if points else ''}{f'_{seed}' if seed else ''}"
     parent.mkdir(exist_ok=True)
     if not (parent / "model.pt").exists():
         (parent / "model.pt").symlink_to((run / "model.pt").resolve())
     folder = take_up(parent, parent / "model.pt", rules, model.device)
-    if not (folder / "scores.json").is_file():
-        with one_thread():
+    with one_thread():
+        if not (folder / "scores.json").is_file():
             compete(model, truths(run, model), folder, rules)
+        flows_schedules.contest(model, truths(run, model), folder, rules, constant=not points and not seed)
     return folder
+
+
+def policy_file(tuned: Path, method: str) -> Path | None:
+    """Where the policy of a method is kept, if it has one."""
+    name = flows_schedules.FILES.get(method, f"{method}.pt" if method in KINDS else None)
+    return tuned / name if name else None
 
 
 def seen(model: Model, given: np.ndarray) -> tuple[Observations, Tensor]:
@@ -100,20 +121,27 @@ def guides(model: Model, method: str, given: np.ndarray | None) -> tuple[list[Co
 
 
 def draw(
-    model: Model, method: str, steps: int, tuned: Path, members: Sequence[int], given: np.ndarray | None = None
+    model: Model,
+    method: str,
+    steps: int,
+    tuned: Path,
+    members: Sequence[int],
+    given: np.ndarray | None = None,
+    seed: int = 0,
 ) -> Drawn:
-    """The `members` of a method, BATCH together on one thread; `given`: the viscosity of each of them."""
+    """The `members` of a method, BATCH together on one thread; `given`: the viscosity of each of them; `seed`: another
+    one has other noise."""
     constraints, values = guides(model, method, given)
     names, sigmas = list(model.layout.names), model.sigmas(steps)
     parts, begun = [], time.perf_counter()
     with one_thread(), torch.no_grad():
         for first in range(0, len(members), BATCH):
             rows = slice(first, first + BATCH)
-            noise = model.white(SEED, members[rows])
+            noise = model.white(SEED + seed, members[rows])
             own = [c if values is None else with_values(c, values[rows]) for c in constraints]
             guidance = None
-            if own and method in KINDS:
-                guidance = Guidance.tuned(tuned / f"{method}.pt", own, names, steps)
+            if own and (path := policy_file(tuned, method)):
+                guidance = Guidance.tuned(path, own, names, steps)
             elif own:
                 guidance = Guidance(own, None, names, steps)
             start = guidance.start(noise, sigmas[0], model.prior) if guidance else None
@@ -133,7 +161,8 @@ def with_values(constraint: Constraint, values: Tensor) -> Constraint:
 
 def kept(path: Path, model: Path, tuned: Path, method: str, make: Any) -> Drawn:
     """What `make()` draws, from the file `path` where it is there and of this model and policy."""
-    own = sha256(tuned / f"{method}.pt") if method in KINDS else ""
+    file = policy_file(tuned, method)
+    own = sha256(file) if file else ""
     key = json.dumps([sha256(model), own])
     if path.is_file():
         with np.load(path) as found:

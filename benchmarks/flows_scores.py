@@ -98,7 +98,7 @@ class Yardstick:
             squares,
             energies,
             self._divergence(x),
-            self._restepped(x),
+            self.restepped(x),
             np.asarray(x, np.float32).reshape(*x.shape[:2], -1),
             kinetic_energy(u, v),
             vectors @ self.basis.axes[:COMPONENTS].T / self.basis.std[:COMPONENTS],
@@ -133,8 +133,9 @@ class Yardstick:
             total += (np.abs(div) ** 2).sum((1, 2)) / (np.abs(curl) ** 2).sum((1, 2)) / 2
         return total
 
-    def _restepped(self, x: Fields) -> NDArray:
-        """NaN where the solver finds no step."""
+    def restepped(self, x: Fields) -> NDArray:
+        """What the data's solver finds wrong over the data's own scale, mean squares (N, checks). NaN where it finds
+        no step."""
         try:
             wrong = stepped(self.flow, x) - x
         except InputError:

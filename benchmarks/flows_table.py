@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import flows_schedules
 from benchmarks.flows_data import RE_TRAINED, Cuts, Fields, Flow, read
 from benchmarks.flows_members import POLICIES
 from benchmarks.flows_scores import Features, Measured, Yardstick, floor, measure
@@ -16,13 +17,14 @@ COLUMNS = ("set", "case", "method", "evaluations", "metric", "of", "value", "low
 RE_BINS = (0.0, 100.0, 224.0, RE_TRAINED, 1000.0, np.inf)
 PAIRED = {("residual", "all"), ("residual_4", "all"), ("energy_distance", "all"), ("spectrum_error", "kinetic energy")}
 PAIRED |= {("w1_components", "all"), ("restepped", "p"), ("restepped", "change of u")}
+PAIRED |= {("energy_ratio", "k 8 to 15"), ("divergence_spectral", "both")}
 NOTHING = float("nan")
 
 
 class Size(NamedTuple):
     """How large a run is: sets are `made` on so many points a side, of which every second one is taken where `points`
-    are half as many; `members` are drawn in each case, or fewer where there are fewer held-out flows. `fit`: words for
-    the command line."""
+    are half as many; `members` are drawn in each case, or fewer where there are fewer held-out flows; `seeds`: of
+    repetitions; `fit`: words for the command line."""
 
     flows: dict[str, Flow]
     made: dict[str, int]
@@ -32,6 +34,7 @@ class Size(NamedTuple):
     judged: int
     members: int
     steps: tuple[int, ...]
+    seeds: tuple[int, ...]
     resamples: int
     fit: tuple[str, ...]
 
@@ -85,7 +88,7 @@ class Sheet:
     def pair(self, steps: int, method: str = "learned") -> None:
         """What a method has less than its rivals, member by member."""
         own = self.measured[method, steps]
-        for rival in POLICIES[:-1]:
+        for rival in (name for name in POLICIES if name != method and (name, steps) in self.measured):
             found = own.minus(self.measured[rival, steps])
             for key in found.value:
                 if key in PAIRED:
@@ -93,10 +96,12 @@ class Sheet:
 
     def rewards(self, steps: int, tuned: Path) -> None:
         """What the policies were tuned for, on problems that none was tuned on, and what `learned` gains."""
-        scores = {k: np.array(v["scores"]) for k, v in json.loads((tuned / "scores.json").read_text()).items()}
+        files = tuned / "scores.json", tuned / flows_schedules.SCORES
+        found = [json.loads(file.read_text()) for file in files if file.is_file()]
+        scores = {k: np.array(v["scores"]) for part in found for k, v in part.items()}
         for name, own in scores.items():
             self.row(name, steps, ("reward", "judged problems"), bootstrap(own, np.mean), len(own), beside=False)
-        for rival in ("fixed", "scheduled", "linear"):
+        for rival in (name for name in scores if name != "learned"):
             gain = paired_bootstrap(scores["learned"], scores[rival])
             key = ("reward", "judged problems")
             self.row(f"learned minus {rival}", steps, key, gain, len(scores["learned"]), beside=False)

@@ -33,7 +33,7 @@ from sciguide.kriging import Kriging
 from sciguide.learner import JUDGED, Task, Worth, clipped_loss
 from sciguide.octaves import BANDS
 from sciguide.policy import Fixed, Learned, Policy
-from sciguide.reward import advantages, returns_to_go
+from sciguide.reward import Pointwise, advantages, returns_to_go
 from sciguide.rollout import Chain, Members, Problems, Rollout
 from sciguide.sampler import karras_sigmas
 
@@ -154,7 +154,7 @@ class Start(NamedTuple):
 
 def start(name: str, seed: int) -> Start:
     task, _ = found = setting(name, seed)
-    worth, standard = task.measure(torch.ones(task.shape).double(), range(8), 2)
+    worth, standard = task.measure(Pointwise(torch.ones(task.shape).double()), range(8), 2)
     if name == "points":
         worth = replace(worth, weights=torch.zeros_like(worth.weights))
     return Start(found, worth, Learned(standard, len(task.actions), seed=seed))

@@ -25,7 +25,7 @@ from benchmarks.oracle_rows import Row, Sheet
 from benchmarks.oracle_unguided import Judge
 from sciguide.antithetic import error_draws, mean_residual
 from sciguide.noise import normals
-from sciguide.reward import energy_score
+from sciguide.reward import Pointwise, energy_score
 from sciguide.sampler import karras_sigmas, sample
 
 N, EXPONENT = 16, 3.0
@@ -219,9 +219,9 @@ class SpeedProblems:
 
     def scores(self, x: Tensor) -> np.ndarray:
         """The energy score of each problem, (problems,)."""
-        area = torch.ones(x.shape[1:], dtype=x.dtype)
+        distance = Pointwise(torch.ones(x.shape[1:], dtype=x.dtype))
         each = x.unflatten(0, (-1, self.members))[:, :, None]
-        return np.array([float(energy_score(a, b[None], area)) for a, b in zip(each, self.truth, strict=True)])
+        return np.array([float(energy_score(a, b[None], distance)) for a, b in zip(each, self.truth, strict=True)])
 
 
 def speed_rows(

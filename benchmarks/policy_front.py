@@ -33,7 +33,7 @@ from sciguide.generate import one_thread
 from sciguide.guidance import EVEN
 from sciguide.learner import Task, Worth
 from sciguide.policy import Fixed, Policy
-from sciguide.reward import excess
+from sciguide.reward import Pointwise, excess
 from sciguide.search import CMA
 from sciguide.training.tune import Budget, tune_learned, tune_scheduled
 
@@ -50,7 +50,7 @@ def world(when: str, device: torch.device, **options: float) -> TwoFields:
 
 
 def measured(task: Task) -> tuple[Worth, object]:
-    return task.measure(torch.ones(task.shape).double(), range(8), 2)
+    return task.measure(Pointwise(torch.ones(task.shape).double()), range(8), 2)
 
 
 def found(task: Task, worth: Worth, policy: Policy, numbers: Sequence[int], preference: float) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from sciguide.device import CPU
 from sciguide.guidance import Constraint, Guidance
 from sciguide.learner import JUDGED, Played, Task, Worth
 from sciguide.policy import Fixed, Policy
-from sciguide.reward import excess
+from sciguide.reward import Pointwise, excess
 from sciguide.rollout import Problems, stages_apart
 from sciguide.search import CMA
 from sciguide.training.tune import Budget, tune_learned, tune_linear, tune_scheduled
@@ -83,7 +83,7 @@ def task_of(world: World, seed: int, levers: Levers = USUAL) -> Task:
 
 def measured(case: Case, task: Task) -> tuple[Worth, Any]:
     """How returns are counted, and the scales of what policies see."""
-    worth, standard = task.measure(torch.ones(task.shape).double(), range(8), 2, price=case.price)
+    worth, standard = task.measure(Pointwise(torch.ones(task.shape).double()), range(8), 2, price=case.price)
     weights = worth.weights if case.physics else torch.zeros_like(worth.weights)
     return Worth(**{**vars(worth), "weights": weights}), standard
 

@@ -98,9 +98,17 @@ class EquationStep:
         self.solved: Solved | None = None  # the last solve, for those who ask how it went
 
     def acts(self, index: int, last: int) -> bool:
-        """On the finished field, and at every noise level where `when` says so; a nonlinear equation not at the last
-        one, which is the finished field's and whose step the multistep rule would stretch."""
-        return index == last or (self.when == "always" and (self.linear or index < last - 1))
+        """On the finished field, and at every noise level where `when` says so; a nonlinear equation only where it has
+        some strength, and not at the last one, which is the finished field's and whose step the multistep rule would
+        stretch."""
+        if index == last or self.when != "always":
+            return index == last
+        return self.linear or (index < last - 1 and self._strength(self.model.sigmas(last)[index]) > 0)
+
+    def _strength(self, sigma: float) -> float:
+        """Of a nonlinear step before the end, 0 where it is left out."""
+        strength = self.equation.record.strength_at(sigma)
+        return strength if strength >= LEAST_STRENGTH else 0.0
 
     def _draws(self, sigma: float) -> Tensor:
         """Draws of the posterior's error at `sigma`, (P, 1, C, Y, X), the same for all members and runs."""
@@ -159,8 +167,8 @@ class EquationStep:
             self.taken = self.solved.iterations
             return x0 - step
         if sigma > (1 + 1e-6) * self.model.sigma_min:  # sigmas are rounded
-            strength = self.equation.record.strength_at(sigma)
-            if strength < LEAST_STRENGTH:
+            strength = self._strength(sigma)
+            if not strength:
                 return x0
             step = self.expected(x0, sigma, *bend)
             self.taken = self.solved.iterations

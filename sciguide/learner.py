@@ -17,7 +17,7 @@ from torch import Tensor
 from sciguide.actions import Levers
 from sciguide.guidance import EVEN
 from sciguide.policy import Fixed, Policy, Standard
-from sciguide.reward import Norm, contributions, energy_score, excess, potential, rewards
+from sciguide.reward import Distance, contributions, energy_score, excess, potential, rewards
 from sciguide.rollout import Problems, Rollout, draw_noise, roll_out
 
 ITERATION = 0.04  # of conjugate gradients over an evaluation of a network of 2 M weights on 64 x 64 points
@@ -26,16 +26,16 @@ JUDGED = 2**31  # numbers of problems from here on are for judging
 
 @dataclass(frozen=True)
 class Worth:
-    """How returns are counted. `area`: (C, Y, X) weights of the points, zero off the mask; `weights`, `scales`: (K,) of
-    the potential; `distribution`: weight of the terminal term; `unguided`: its energy score without guidance; `price`:
-    of all evaluations of a chain, `iteration`: what an iteration of a correction costs, in evaluations."""
+    """How returns are counted. `distance`: between fields, whose energy score is the terminal term; `weights` and
+    `scales` (K,) of the potential; `distribution`: weight of the terminal term; `unguided`: its energy score without
+    guidance; `price`: of all evaluations of a chain, `iteration`: what an iteration of a correction costs, in
+    evaluations."""
 
-    area: Tensor
+    distance: Distance
     weights: Tensor
     scales: Tensor
     unguided: float
     distribution: float = 1.0
-    norm: Norm = "energy"
     price: float = 0.0
     iteration: float = ITERATION
 
@@ -91,8 +91,8 @@ class Task:
             phi = 2 * each * potential(rollout.energies, batch.floors, worth.weights, worth.scales)
             members = rollout.finished.reshape(len(batch.numbers), noises, replicas, *self.shape)
             pairs = list(zip(members, batch.truth, strict=True))
-            gain = torch.cat([contributions(x, y, worth.area, worth.norm).flatten() for x, y in pairs]).cpu()
-            energy = torch.stack([energy_score(x, y, worth.area, worth.norm) for x, y in pairs]).cpu()
+            gain = torch.cat([contributions(x, y, worth.distance).flatten() for x, y in pairs]).cpu()
+            energy = torch.stack([energy_score(x, y, worth.distance) for x, y in pairs]).cpu()
             share = 2 * worth.distribution / worth.unguided
             spent = rollout.evaluations + worth.iteration * rollout.iterations
             reward = rewards(phi) - worth.price * spent / (len(phi) - 2)
@@ -114,11 +114,10 @@ class Task:
 
     def measure(
         self,
-        area: Tensor,
+        distance: Distance,
         numbers: Sequence[int],
         noises: int,
         weights: Tensor | None = None,
-        norm: Norm = "energy",
         **costs: float,
     ) -> tuple[Worth, Standard]:
         """The scales of the returns, from unguided members of the problems `numbers`, and of the observations, from
@@ -131,11 +130,11 @@ class Task:
             plain = roll_out(batch, None, noise)
             exceeded.append(excess(plain.energies[-1], batch.floors))
             members = plain.finished.reshape(len(batch.numbers), noises, 1, *self.shape)
-            energies += [energy_score(x, y, area, norm) for x, y in zip(members, batch.truth, strict=True)]
+            energies += [energy_score(x, y, distance) for x, y in zip(members, batch.truth, strict=True)]
             seen.append(roll_out(batch, formula, noise, levers=self.levers).observation.flatten(0, 1))
         scales = torch.cat(exceeded).mean(0).clamp(min=1)
         weights = torch.ones_like(scales) if weights is None else weights.to(scales)
-        worth = Worth(area, weights / weights.sum(), scales, float(torch.stack(energies).mean()), norm=norm, **costs)
+        worth = Worth(distance, weights / weights.sum(), scales, float(torch.stack(energies).mean()), **costs)
         observation = torch.cat(seen).double()
         standard = Standard(observation.mean(0), observation.std(0).clamp(min=1e-3))
         standard.std[self.observations.index("preference")] = 12**-0.5  # of what is uniform from 0 to 1

@@ -11,12 +11,14 @@ generators ruin their samples. What holds the distribution is the terminal term,
 in their actions, noise by noise; truth comes apart from generation, and pairs within a noise never count.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-Norm = Literal["energy", "crps"]
+Norm = Literal["energy", "crps", "spectra"]
+Distance = Callable[[Tensor, Tensor], Tensor]  # of fields (M, C, Y, X) and (N, C, Y, X), (M, N)
 
 
 def excess(R: Tensor, floors: Tensor) -> Tensor:
@@ -45,40 +47,49 @@ def advantages(returns: Tensor, replicas: int) -> Tensor:
     return (groups - groups.mean(2, keepdim=True)).flatten(1)
 
 
-def distances(a: Tensor, b: Tensor, weights: Tensor, norm: Norm = "energy") -> Tensor:
-    """Between fields a (M, C, Y, X) and b (N, C, Y, X), (M, N): "energy" the root of the mean square difference,
-    "crps" the mean absolute one, over points weighted by `weights` (C, Y, X), zero off the mask."""
-    share = (weights / weights.sum()).flatten().to(a.device)
-    if norm == "crps":
-        return torch.cdist(a.flatten(1) * share, b.flatten(1) * share, p=1)
-    share = share.sqrt()
-    return torch.cdist(a.flatten(1) * share, b.flatten(1) * share, compute_mode="donot_use_mm_for_euclid_dist")
+class Pointwise:
+    """Distances between fields by their points, weighted by `weights` (C, Y, X), zero off the mask: "energy" is the
+    root of the mean square difference, "crps" the mean absolute one."""
+
+    def __init__(self, weights: Tensor, norm: Literal["energy", "crps"] = "energy") -> None:
+        self.share, self.norm = (weights / weights.sum()).flatten(), norm
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        share = self.share.to(a.device)
+        if self.norm == "crps":
+            return torch.cdist(a.flatten(1) * share, b.flatten(1) * share, p=1)
+        return euclidean(a.flatten(1) * share.sqrt(), b.flatten(1) * share.sqrt())
 
 
-def contributions(x: Tensor, truth: Tensor, weights: Tensor, norm: Norm = "energy") -> Tensor:
+def euclidean(a: Tensor, b: Tensor) -> Tensor:
+    """Of vectors (M, D) and (N, D), (M, N), exact also between close ones."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def contributions(x: Tensor, truth: Tensor, distance: Distance) -> Tensor:
     """What each member adds to the negative energy score of its problem, (K, A), for members x (K, A, C, Y, X) and
     truth (N, C, Y, X): minus its mean distance to the truth, plus its mean distance to the members of other noises.
 
     The score holds half of the mean over ordered pairs, and each member stands in it twice: hence the full pair term.
     Raises ValueError for a single noise.
     """
-    to_truth, across = _terms(x, truth, weights, norm)
+    to_truth, across = _terms(x, truth, distance)
     return across - to_truth
 
 
-def energy_score(x: Tensor, truth: Tensor, weights: Tensor, norm: Norm = "energy") -> Tensor:
+def energy_score(x: Tensor, truth: Tensor, distance: Distance) -> Tensor:
     """E |x - y| - E |x - x'| / 2 for members x (K, A, C, Y, X) and truth y (N, C, Y, X), pairs across noises: up to a
     constant half the energy distance, in expectation free of the number of members. A scalar, small is good."""
-    to_truth, across = _terms(x, truth, weights, norm)
+    to_truth, across = _terms(x, truth, distance)
     return (to_truth - across / 2).mean()
 
 
-def _terms(x: Tensor, truth: Tensor, weights: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+def _terms(x: Tensor, truth: Tensor, distance: Distance) -> tuple[Tensor, Tensor]:
     K, A = x.shape[:2]
     if K < 2:
         raise ValueError("an energy score needs members of at least two noises")
     members = x.flatten(0, 1)
-    pairs = distances(members, members, weights, norm).reshape(K, A, K, A)
+    pairs = distance(members, members).reshape(K, A, K, A)
     other = ~torch.eye(K, dtype=torch.bool, device=x.device)[:, None, :, None]
     across = torch.where(other, pairs, 0).sum((2, 3)) / ((K - 1) * A)
-    return distances(members, truth, weights, norm).mean(1).reshape(K, A), across
+    return distance(members, truth).mean(1).reshape(K, A), across

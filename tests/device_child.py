@@ -39,6 +39,7 @@ from sciguide.generate import Options, load
 from sciguide.guidance import Guidance
 from sciguide.model import Model
 from sciguide.policy import Fixed, Scheduled, save_policy
+from sciguide.reward import Pointwise
 from sciguide.training import diffusion
 from sciguide.training.variance import fit_variance
 from sciguide.writer import open_ensemble
@@ -116,7 +117,7 @@ def tuned(device: str) -> xr.Dataset:
     run = f"tuned_{device}"
     shutil.copytree("poisson", run, ignore=shutil.ignore_patterns("policies"))
     words = "--points=5 --misreport=2 --bias=0.5 --compute --front --price=0.1 --direction=gradient --iterations=5"
-    words += " --trajectories=64 --judged=2 --members=2 --steps=2"
+    words += " --trajectories=64 --judged=2 --members=2 --steps=2 --norm=spectra"
     assert not main(["tune", run, *words.split(), f"--device={device}"])
     scores = json.loads(Path(run, "policies", "scores.json").read_text())
     ds = drawn(run, {**OBSERVED, "policy": "learned", "direction": "gradient"}, device)
@@ -166,7 +167,7 @@ def policy_worlds(device: str) -> xr.Dataset:
         ("both", Approximate(steps=2, device=there)),
     ):
         task = task_of(world, 0, LEVERS)
-        worth, _ = task.measure(torch.ones(task.shape).double(), [0], 2)
+        worth, _ = task.measure(Pointwise(torch.ones(task.shape).double()), [0], 2)
         worlds[name] = ("problem", task.score(Fixed(len(task.actions), looks=True), [0, 1], "tune", worth, 2).numpy())
     return xr.Dataset(worlds)
 

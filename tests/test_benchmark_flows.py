@@ -9,14 +9,16 @@ import torch
 import xarray as xr
 import yaml
 
-from benchmarks import flows_members, flows_rivals
+from benchmarks import flows_members, flows_rivals, flows_schedules
 from benchmarks.flows_data import FLOWS, Flow, cut_samples, images, read, reynolds
 from benchmarks.flows_members import DIRECTION, ERROR, POLICIES, draw
+from benchmarks.flows_reward import WORST, resolved
 from benchmarks.flows_scores import Yardstick, floor, measure
 from benchmarks.flows_table import Setting, Sheet, Size, by_reynolds
 from sciguide.actions import USUAL, Actions
 from sciguide.datasets.module import GridData
 from sciguide.guidance import Guidance, constraints_for
+from sciguide.learner import Worth
 from sciguide.policy import Learned, Linear, Scheduled, Standard, save_policy
 from sciguide.simulate import get, kolmogorov, rotating_layer
 
@@ -63,7 +65,7 @@ def setting(whole, tmp_path_factory) -> Setting:
     module.build(data)
     model = module.export(data)
     model.save(run / "model.pt")
-    size = Size({"kolmogorov": KOLMOGOROV}, {}, N, {}, {}, 2, 8, (2,), 5, ())
+    size = Size({"kolmogorov": KOLMOGOROV}, {}, N, {}, {}, 2, 8, (2,), (), 5, ())
     yardstick = Yardstick(KOLMOGOROV, model, read(run / "data.nc", NAMES, cuts.train))
     return Setting(KOLMOGOROV, size, run, model, run / "data.nc", cuts, yardstick)
 
@@ -129,6 +131,22 @@ def test_what_is_stepped_obeys_the_solver(setting):
     assert equation.scaled([1e-3, 1e-3, 1e-2]).energy(torch.from_numpy(made)).max() < 1e-16
 
 
+def test_the_solver_s_reward_is_at_its_floor_on_data(setting):
+    """Nine of ten training flows are below the floor; p off by .3 of its standard deviation is .09 above; what the
+    solver cannot step is worst, and nothing is NaN."""
+    training, check = setting.yardstick.training, setting.yardstick.checks
+    terms = resolved(setting.model, setting.yardstick, training)
+    encoded = setting.model.normaliser.encode(torch.tensor(training, dtype=torch.float64))
+    found = terms.energies(encoded)
+    assert found.shape == (32, 2) and found.dtype == torch.float64
+    np.testing.assert_allclose((found.numpy() <= np.array(terms.floors) * 1.001).mean(0), 0.9, atol=0.05)
+    moved = encoded.clone()
+    moved[:, 2] += 0.3 * (check["p"] ** 0.5) / float(setting.model.normaliser.std[2])
+    np.testing.assert_allclose(terms.energies(moved)[:, 1], 0.09, rtol=0.05)
+    np.testing.assert_allclose(terms.energies(moved)[:, 0], found[:, 0], rtol=1e-3)
+    assert (terms.energies(encoded * np.nan) == WORST).all()
+
+
 def test_metrics_of_known_sets(setting):
     yardstick, held = setting.yardstick, setting.fields(setting.cuts.test)
     data = yardstick.features(held)
@@ -179,11 +197,33 @@ def tuned(setting) -> Path:
     standard = Standard(torch.zeros(seen), torch.ones(seen))
     table, weights = torch.zeros(2, done), torch.zeros(done, seen + 1)
     made = {"scheduled": Scheduled(model.sigmas(2), table), "linear": Linear(standard, weights)}
-    for name, policy in (made | {"learned": Learned(standard, done)}).items():
+    made |= {"learned": Learned(standard, done), "constant": made["scheduled"], "mean": made["scheduled"]}
+    for name, policy in made.items():
         save_policy(folder / f"{name}.pt", policy, *names, USUAL)
     scores = {name: {"scores": [0.5, 0.5 + i]} for i, name in enumerate(("fixed", "scheduled", "linear", "learned"))}
     (folder / "scores.json").write_text(json.dumps(scores))
+    (folder / flows_schedules.SCORES).write_text(json.dumps({"constant": {"scores": [0.0, 0.0]}}))
     return folder
+
+
+def test_the_mean_of_a_policy_is_the_schedule_that_it_is(setting, tmp_path):
+    """Of one that does the same whatever it sees, and of one that looks at the noise level alone."""
+    from sciguide.training.contest import Rules, distance_of, make_problems
+    from sciguide.training.variety import Variety
+
+    model, truths = setting.model, setting.fields(setting.cuts.validation)
+    truths = model.normaliser.encode(torch.tensor(truths, dtype=torch.float64))
+    task = make_problems(model, truths, Rules(Variety(steps=(3, 3)), direction=DIRECTION)).task(0)
+    worth = Worth(distance_of(model, truths, "energy"), torch.ones(1), torch.ones(1), 1.0)
+    weights = torch.zeros(len(task.actions), len(task.observations) + 1, dtype=torch.float64)
+    weights[:, -1] = torch.linspace(-1, 1, len(task.actions))
+    weights[0, -2] = 0.5  # of log sigma, which comes last
+    standard = Standard(torch.zeros(len(task.observations)), torch.ones(len(task.observations)))
+    save_policy(tmp_path / "a.pt", Linear(standard, weights), task.observations, task.actions, task.levers)
+    found = flows_schedules.mean_of(task, worth, tmp_path / "a.pt").table
+    expected = weights[:, -1].repeat(3, 1)
+    expected[:, 0] += 0.5 * torch.tensor(task.sigmas, dtype=torch.float64).log().clamp(-5, 5)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_rows(setting, tuned):
@@ -214,5 +254,6 @@ def test_rows(setting, tuned):
     assert value["N(mu, C), formula", "residual", "all"] < value["N(mu, C)", "residual", "all"]
     assert value["learned minus fixed", "residual", "all"] == 0 != value["learned minus none", "residual", "all"]
     assert value["learned minus scheduled", "reward", "judged problems"] == 1
+    assert value["learned minus constant", "reward", "judged problems"] == 2
     shares = [r["value"] for r in binned if r["metric"] == "share" and r["method"] == "fixed"]
     assert sum(shares) == pytest.approx(1)

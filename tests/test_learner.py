@@ -1,6 +1,7 @@
 """The learner against finite differences and known optima, resuming, and the whole of `sciguide tune`."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,16 +12,17 @@ from benchmarks.policy import CASES
 from benchmarks.policy_rivals import FORMULA, KNOWING, LEARNED, SCHEDULES, compete, rows
 from sciguide.bootstrap import paired_bootstrap
 from sciguide.cli import main
+from sciguide.errors import InputError
 from sciguide.generate import load
 from sciguide.learner import JUDGED, Task, Worth, clipped_loss, preferences
 from sciguide.policy import Fixed, Learned, Standard
 from sciguide.prior import Isotropic
-from sciguide.reward import advantages, potential, returns_to_go, rewards
+from sciguide.reward import Pointwise, advantages, potential, returns_to_go, rewards
 from sciguide.rollout import Chain, Members, Problems, roll_out
 from sciguide.search import CMA, RandomSearch, search
-from sciguide.training.contest import truths
+from sciguide.training.contest import Rules, distance_of, make_problems, take_up, truths
 from sciguide.training.policy import PolicyModule
-from sciguide.training.problems import RunProblems
+from sciguide.training.problems import RunProblems, Terms
 from sciguide.training.tune import Budget, trade_off, tune_learned, tune_linear, tune_scheduled
 from sciguide.training.variety import Variety
 
@@ -117,7 +119,7 @@ def test_searches_find_an_optimum_and_resume_to_the_same(method, tmp_path):
 
 def oracle_task(seed: int = 0, setting: str = "varies") -> tuple[Task, Worth, Standard]:
     fields, task = make_task(setting, "told", "end", seed)
-    return task, *task.measure(torch.ones(fields.shape).double(), range(4), 2)
+    return task, *task.measure(Pointwise(torch.ones(fields.shape).double()), range(4), 2)
 
 
 def test_learning_resumes_to_the_same_policy(tmp_path, monkeypatch):
@@ -210,7 +212,7 @@ def run(tmp_path, make_fields, monkeypatch):
 
 def test_tune_then_generate_and_tune_again(run, capsys):
     words = ["tune", str(run), "--points=5", "--observe=[u]", "--misreport=3", "--trajectories=64", "--judged=2"]
-    words += ["--members=2", "--steps=3"]
+    words += ["--members=2", "--steps=3", "--norm=spectra"]
     assert main(words) == 0
     table = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in table[-5:-1]] == ["fixed", "scheduled", "linear", "learned"]
@@ -265,6 +267,35 @@ def test_problems_of_a_run(run):
     assert float((misfit > tuning[0].floors[-1]).double().mean()) == pytest.approx(0.1, abs=0.04)
     unobserved = RunProblems(model, samples, Variety(steps=(3, 3)), "told")([0, 1])
     assert len(unobserved) == 1 and unobserved[0].truth.shape == (2, 8, *model.shape)
+
+
+def test_terms_of_ones_own_are_rewarded_and_guide_nothing(run):
+    """Mean squares of both variables over a floor of 4: the potential is that of the equation and of both terms, with
+    equal weights; the fields, and what a policy sees, are the same without."""
+    model = load(run).model
+    samples = truths(run, model)
+    rules = Rules(Variety(steps=(3, 3)), judged=2, trajectories=64)
+    own = replace(rules, terms=Terms(mean_squares, (4.0, 4.0)))
+    plain, task = (make_problems(model, samples, r).task(0) for r in (rules, own))
+    even = Worth(distance_of(model, samples, "energy"), torch.full((3,), 1 / 3), torch.ones(3), 1.0)
+    formula = Fixed(len(task.actions), looks=True)
+    (played,) = task.play(formula, [0], "tune", even, 2)
+    (without,) = plain.play(formula, [0], "tune", replace(even, weights=torch.ones(1), scales=torch.ones(1)), 2)
+    assert torch.equal(played.rollout.finished, without.rollout.finished)
+    seen = played.rollout.observation, without.rollout.observation
+    torch.testing.assert_close(*seen, rtol=0, atol=0, equal_nan=True)
+    last = played.rollout.finished
+    expected = without.phi[-1] / 3 - (mean_squares(last) / 4).clamp(min=1).log().sum(1) / 3
+    torch.testing.assert_close(played.phi[-1], expected)
+    assert take_up(run, run / "model.pt", own) == run / "policies"
+    assert "mean_squares" in (run / "policies" / "tune.json").read_text()
+    with pytest.raises(InputError, match="policies of other options"):
+        take_up(run, run / "model.pt", rules)
+
+
+def mean_squares(x: torch.Tensor) -> torch.Tensor:
+    """Of each variable, ten times, (B, 2)."""
+    return 10 * x.square().mean((2, 3))
 
 
 def test_preference_weighs_physics_against_the_distribution_and_the_policy_sees_it():

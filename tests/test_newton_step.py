@@ -121,6 +121,10 @@ def test_before_the_end_the_expected_residual_counts_and_the_strength_multiplies
     assert torch.allclose(step.correct(x0, 0.5), x0 - full)
     record = replace(problem.model.equations[0], strength=[[0.1, 0.8], [1.0, 0.1]])
     problem.model.equations = [record]
+    assert [problem.step().acts(i, 5) for i in range(6)] == [s < 0.72 for s in problem.model.sigmas(5)[:4]] + [
+        False,
+        True,
+    ]
     assert record.strength_at(0.1) == 0.8 and record.strength_at(10.0) == pytest.approx(0.1)
     assert torch.allclose(problem.step().correct(x0, 0.1), x0 - 0.8 * step.expected(x0, 0.1))
     assert torch.equal(problem.step().correct(x0, 1.0), x0)

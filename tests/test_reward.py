@@ -7,6 +7,7 @@ import torch
 from sciguide import reward, scores
 
 WEIGHTS = torch.tensor([[[1.0, 2.0], [0.0, 1.0]]]).double()
+FIELDS = reward.Pointwise(WEIGHTS)
 
 
 def draws(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -42,7 +43,7 @@ def test_pairs_are_taken_across_noises_only_and_in_full():
     def d(a, b):
         return float((share * (a - b).square()).sum().sqrt())
 
-    found = reward.contributions(x, truth, WEIGHTS)
+    found = reward.contributions(x, truth, FIELDS)
     for i in range(K):
         for j in range(A):
             to_truth = np.mean([d(x[i, j], y) for y in truth])
@@ -50,23 +51,23 @@ def test_pairs_are_taken_across_noises_only_and_in_full():
             assert float(found[i, j]) == pytest.approx(pairs - to_truth)
     moved = x.clone()
     moved[0, 0] += 1e-5
-    gain = reward.contributions(moved, truth, WEIGHTS)[0, 0] - found[0, 0]
-    change = reward.energy_score(moved, truth, WEIGHTS) - reward.energy_score(x, truth, WEIGHTS)
+    gain = reward.contributions(moved, truth, FIELDS)[0, 0] - found[0, 0]
+    change = reward.energy_score(moved, truth, FIELDS) - reward.energy_score(x, truth, FIELDS)
     assert float(gain) == pytest.approx(-K * A * float(change), rel=1e-4)
     with pytest.raises(ValueError, match="two noises"):
-        reward.contributions(x[:1], truth, WEIGHTS)
+        reward.contributions(x[:1], truth, FIELDS)
 
 
 def test_the_point_by_point_norm_is_the_fair_crps():
     x, y = draws(6, 1, 1, 2, 2), draws(1, 1, 2, 2, seed=1)
     points = scores.crps_points(x[:, 0].numpy(), y[0].numpy())
     expected = (points * WEIGHTS.numpy()).sum() / WEIGHTS.sum()
-    assert float(reward.energy_score(x, y, WEIGHTS, "crps")) == pytest.approx(float(expected))
+    assert float(reward.energy_score(x, y, reward.Pointwise(WEIGHTS, "crps"))) == pytest.approx(float(expected))
 
 
 def test_members_from_the_truth_score_best():
     truth = draws(200, 1, 2, 2)
     x = draws(200, 1, 1, 2, 2, seed=1)
-    best = reward.energy_score(x, truth, WEIGHTS)
+    best = reward.energy_score(x, truth, FIELDS)
     for wrong in (0.5 * x, 1.5 * x, x + 0.5):
-        assert reward.energy_score(wrong, truth, WEIGHTS) > best
+        assert reward.energy_score(wrong, truth, FIELDS) > best

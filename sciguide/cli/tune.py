@@ -37,7 +37,7 @@ def tune(
     trajectories: int = 2000,
     judged: int = 32,
     members: int = 8,
-    norm: Literal["energy", "crps"] = "energy",
+    norm: Literal["energy", "crps", "spectra"] = "energy",
     front: bool = False,
     seed: int = 0,
     device: str = "cpu",
@@ -70,7 +70,8 @@ def tune(
         trajectories: that each rival is tuned on
         judged: problems that the policies are judged by
         members: of each of these
-        norm: distance to the truth, of whole fields (energy) or point by point (crps)
+        norm: distance to the truth, of whole fields (energy), point by point (crps), or of whole fields and of each
+            variable's energy by octaves of the wavenumber (spectra), which sees short waves
         front: the learned policy is trained for every preference between the distribution and physics, for
             `generate --preference`, instead of the even one; it needs a few times the trajectories
         seed: of everything

@@ -5,7 +5,7 @@ Everything is keyed by the options and kept in the run's folder `policies`, so t
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,13 +18,14 @@ from sciguide.datasets.module import GridData
 from sciguide.device import CPU, model_of
 from sciguide.errors import InputError
 from sciguide.guidance import EVEN, Direction, Errors
-from sciguide.learner import ITERATION, JUDGED, Task
+from sciguide.learner import ITERATION, JUDGED
 from sciguide.model import Model
 from sciguide.policy import save_policy
 from sciguide.receipts import sha256, write_json
-from sciguide.reward import Norm
+from sciguide.reward import Distance, Norm, Pointwise
 from sciguide.rollout import stages_apart
-from sciguide.training.problems import RunProblems
+from sciguide.spectra import Spectra
+from sciguide.training.problems import RunProblems, Terms
 from sciguide.training.tune import (
     Budget,
     Traded,
@@ -45,8 +46,9 @@ Reporter = Callable[[str], Callable[[int, float], None]]  # of a rival: trajecto
 @dataclass(frozen=True)
 class Rules:
     """What decides the outcome besides model and data: what `variety` the problems have, how the formula is built, what
-    a policy may bend, how returns are counted, and the budget. `front`: the learned policy is tuned for every
-    preference; `price` of all evaluations of a chain, `iteration` the cost of one in evaluations."""
+    a policy may bend, how returns are counted, with `terms` of one's own beside, and the budget. `front`: the learned
+    policy is tuned for every preference; `price` of all evaluations of a chain, `iteration` the cost of one in
+    evaluations."""
 
     variety: Variety = field(default_factory=Variety)
     equations: bool = True
@@ -56,6 +58,7 @@ class Rules:
     variance: Errors = "learned"
     levers: Levers = Levers()
     norm: Norm = "energy"
+    terms: Terms | None = None
     front: bool = False
     price: float = 0.0
     iteration: float = ITERATION
@@ -77,14 +80,23 @@ def take_up(run: Path, model: Path, rules: Rules, device: torch.device = CPU) ->
     """The folder of a run's policies, made or taken up. Raises InputError where it holds those of other rules, or tuned
     on another kind of device."""
     folder = run / FOLDER
-    where = {} if device == CPU else {"device": model_of(device)}
-    state = json.loads(json.dumps({**asdict(rules), "model": sha256(model), **where}))
+    told = {name: value for name, value in vars(rules).items() if value is not None}
+    told |= {"model": sha256(model)} | ({} if device == CPU else {"device": model_of(device)})
+    state = json.loads(json.dumps(told, default=_plain))
     saved = folder / OPTIONS
     if saved.is_file() and json.loads(saved.read_text()) != state:
         raise InputError(f"{folder} holds policies of other options or another model ({saved}): remove that folder")
     folder.mkdir(exist_ok=True)
     write_json(saved, state)
     return folder
+
+
+def _plain(value: Any) -> Any:
+    """What varies as its options; a function, or what can be called, by name."""
+    if is_dataclass(value):
+        return asdict(value)
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def truths(run: Path, model: Model) -> Tensor:
@@ -99,21 +111,31 @@ def truths(run: Path, model: Model) -> Tensor:
     return model.normaliser.encode(torch.tensor(data.split("validation"), dtype=torch.float64))
 
 
-def make_task(model: Model, truths: Tensor, rules: Rules) -> Task:
-    """What the rivals are tuned and judged on."""
-    told = {k: getattr(rules, k) for k in ("scales", "equations", "direction", "iterations", "variance")}
-    return RunProblems(model, truths, rules.variety, **told).task(rules.seed, rules.levers)
+def make_problems(model: Model, truths: Tensor, rules: Rules) -> RunProblems:
+    """Which the rivals are tuned and judged on."""
+    told = {k: getattr(rules, k) for k in ("scales", "equations", "direction", "iterations", "variance", "terms")}
+    return RunProblems(model, truths, rules.variety, **told)
+
+
+def distance_of(model: Model, truths: Tensor, norm: Norm) -> Distance:
+    """Between fields, as `norm` says: "spectra" is the sum of "energy" and of their distance by octaves, whose scales
+    are those of `truths` (N, C, Y, X). Energy scores of both are proper, and so is that of the sum."""
+    area = torch.where(torch.from_numpy(model.layout.mask), torch.from_numpy(model.grid.weights()), 0)
+    if norm != "spectra":
+        return Pointwise(area, norm)
+    points, spectra = Pointwise(area), Spectra(truths, model.grid.boundary)
+    return lambda a, b: points(a, b) + spectra(a, b)
 
 
 def compete(
     model: Model, truths: Tensor, folder: Path, rules: Rules, report: Reporter = lambda name: silent
 ) -> Outcome:
     """Tune every rival with the same budget, save them and their scores in `folder`, and judge all of them."""
-    task = make_task(model, truths, rules)
-    area = torch.where(torch.from_numpy(model.layout.mask), torch.from_numpy(model.grid.weights()), 0)
+    problems = make_problems(model, truths, rules)
+    task, distance = problems.task(rules.seed, rules.levers), distance_of(model, problems.truths[0], rules.norm)
     numbers = [JUDGED + i for i in range(rules.judged)]
     stages_apart(rules.seed, range(rules.trajectories), numbers)
-    worth, standard = task.measure(area, range(8), 2, norm=rules.norm, price=rules.price, iteration=rules.iteration)
+    worth, standard = task.measure(distance, range(8), 2, price=rules.price, iteration=rules.iteration)
     budget, preference = Budget(rules.trajectories), None if rules.front else EVEN
     common = task, worth
     policies: dict[str, Any] = {

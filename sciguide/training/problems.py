@@ -5,7 +5,7 @@ Problem `number` is a function of its number: a truth, stations at random grid p
 equations. The later part of the truths is for judging alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import lru_cache
@@ -31,6 +31,14 @@ TRUTHS = 64  # at most so many draws stand for the distribution where nothing is
 QUANTILE = 0.9
 
 
+class Terms(NamedTuple):
+    """What else is to come down to what the data have of it: `energies(x)` of normalised fields (B, C, Y, X), (B, K),
+    at least 0 and finite, and K `floors`. It is rewarded as an equation's is, and guides nothing."""
+
+    energies: Callable[[Tensor], Tensor]
+    floors: Sequence[float]
+
+
 class Shared(NamedTuple):
     """What the problems of a group share."""
 
@@ -42,8 +50,8 @@ class Shared(NamedTuple):
 class RunProblems:
     """The problems of a model. `truths`: normalised fields (N, C, Y, X) float64 in the order of the record, of which
     the last third is for judging; `variety`: what is known of them, and what varies; `equations`: whether those of the
-    model guide; `direction`: of the linear ones; `variance`: of estimates. Raises InputError where there are too few
-    truths, nothing to guide by, or a constant that no equation has."""
+    model guide; `direction`: of the linear ones; `variance`: of estimates; `terms`: what else is rewarded. Raises
+    InputError where there are too few truths, nothing to guide by, or a constant that no equation has."""
 
     def __init__(
         self,
@@ -55,10 +63,11 @@ class RunProblems:
         direction: Direction = "kriging",
         iterations: int = 200,
         variance: Errors = "learned",
+        terms: Terms | None = None,
     ) -> None:
         if len(truths) < 6:
             raise InputError(f"{len(truths)} validation samples: tuning needs 6 at least, to learn and to judge by")
-        self.observed = variety.points[1] > 0
+        self.terms, self.observed = terms, variety.points[1] > 0
         if not self.observed and not (equations and model.equations):
             raise InputError("nothing to guide by: give --points N to tune for observations")
         known = {name for e in model.equations for name in e.operator["constants"]}
@@ -140,7 +149,8 @@ class RunProblems:
         return shared.chain._replace(denoise=denoise)
 
     def _energies(self, x: Tensor) -> Tensor:
-        return torch.stack([e.energy(x) for e in self.equations], 1) if self.equations else x.new_zeros(len(x), 0)
+        found = [e.energy(x)[:, None] for e in self.equations]
+        return torch.cat([x.new_zeros(len(x), 0), *found, *([self.terms.energies(x)] if self.terms else [])], 1)
 
     def _shared(self, judged: bool, number: int) -> Shared:
         """The draw of a group, its stations, their values still to come, and equations with its constants."""
@@ -173,7 +183,7 @@ class RunProblems:
         return Observations(index, weight, torch.zeros_like(error), error, chosen // (shape[1] * shape[2]))
 
     def _floors(self, shared: Shared) -> Tensor:
-        floors = [e.record.floor for e in self.equations]
+        floors = [e.record.floor for e in self.equations] + list(self.terms.floors if self.terms else ())
         if self.observed:
             floors.append(float(chi2.ppf(QUANTILE, shared.group.points)) / shared.group.points)
         return torch.tensor(floors, dtype=torch.float64)
