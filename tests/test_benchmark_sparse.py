@@ -31,7 +31,7 @@ from sciguide.simulate import samples
 
 N = 12
 QUICK = ("--data.steps_per_epoch=2", "--trainer.max_epochs=1", "--model.width=8", "--model.multipliers=[1,2]")
-PLAN = Plan(60, 8, 2, 1, (3,), (3,), (*QUICK, "--data.batch_size=8"))
+PLAN = Plan(60, 8, 2, 1, (3,), (3,), fit=(*QUICK, "--data.batch_size=8"))
 
 
 @pytest.fixture(scope="module")
