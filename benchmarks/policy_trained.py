@@ -5,7 +5,9 @@
 
 writes benchmarks/results/policy_trained.csv (--small: policy_trained_small.csv). `sciguide tune` itself tunes every
 rival of a run with three seeds, on the run's validation samples, and judges them on problems of its own: the same for
-all seeds, so a problem's scores are averaged over the seeds before differences are bootstrapped. --run: a run's folder;
+all seeds, so a problem's scores are averaged over the seeds before differences are bootstrapped. `energy score`: to the
+truth, small is good, in the distance that was tuned for (fields, or point by point the CRPS), the other part of the
+score being what residuals exceed the data's by; `energy over fixed`: less that of the formula. --run: a run's folder;
 that of the sparse table's Poisson pairs is trained where it is not there. What is done is kept in --runs, and rows of
 other runs in the table are kept.
 """
@@ -49,7 +51,8 @@ def rows(run: Path, config: Path, each: list[dict], trajectories: int) -> list[d
     """One row per rival and seed, and of all seeds together."""
     out = []
     for seed, found in [*zip(SEEDS, ([e] for e in each), strict=False), ("all", each)]:
-        scores = {name: np.mean([f[name]["scores"] for f in found], 0) for name in found[0] if name != "front"}
+        names = [name for name in found[0] if name != "front"]
+        scores, energies = ({n: np.mean([f[n][k] for f in found], 0) for n in names} for k in ("scores", "energies"))
         for name, values in scores.items():
             row: dict = {"run": run.name, "problems of": config.stem, "seed": seed, "rival": name}
             row |= {"trajectories": 0 if name == "fixed" else trajectories, "problems": len(values)}
@@ -57,6 +60,9 @@ def rows(run: Path, config: Path, each: list[dict], trajectories: int) -> list[d
             for rival in ("fixed", "scheduled", "linear"):
                 ends = map(float, paired_bootstrap(values, scores[rival]))
                 row |= dict(zip((f"gain on {rival}", f"{rival} low", f"{rival} high"), ends, strict=True))
+            row |= {"energy score": float(energies[name].mean())}
+            ends = map(float, paired_bootstrap(energies[name], energies["fixed"]))
+            row |= dict(zip(("energy over fixed", "energy low", "energy high"), ends, strict=True))
             row |= {"evaluations": float(np.mean([f[name]["evaluations"] for f in found]))}
             out.append(row)
     return out

@@ -2,12 +2,13 @@
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import policy, policy_front
+from benchmarks import policy, policy_front, policy_trained
 from benchmarks.policy_fields import ERROR, TwoFields
 from benchmarks.policy_rivals import FORMULA, KNOWING, LEARNED, NOISES, Case, compete, task_of, together
 from benchmarks.policy_stations import Approximate, Stations
@@ -113,3 +114,28 @@ def test_the_front_in_small(tmp_path, monkeypatch):
     monkeypatch.setattr(policy_front, "RESULTS", tmp_path)
     assert policy_front.main(["--small"]) == 0
     assert (tmp_path / "policy_front_small.csv").read_text().count("\nfront,") == 15
+
+
+def test_seeds_of_a_trained_run_are_averaged_problem_by_problem():
+    rng = np.random.default_rng(0)
+    fixed = rng.normal(size=(2, 40))
+    noise = rng.normal(size=40)
+    each = [
+        {
+            name: {"scores": (f + gain).tolist(), "energies": (1 - f - gain).tolist(), "evaluations": 9 + seed}
+            for name, gain in (("fixed", 0), ("scheduled", noise), ("linear", -0.2), ("learned", 0.1 + sign * noise))
+        }
+        for seed, (f, sign) in enumerate(zip(fixed, (1, -1), strict=True))
+    ]
+    table = policy_trained.rows(Path("runs/x"), Path("problems.yaml"), each, 2000)
+    assert [r["seed"] for r in table] == [0] * 4 + [1] * 4 + ["all"] * 4
+    found = {r["rival"]: r for r in table if r["seed"] == "all"}
+    learned = found["learned"]
+    # what differs between the seeds goes out in the mean, so what is left has no spread
+    assert [learned[f"fixed {end}"] for end in ("low", "high")] == pytest.approx([0.1, 0.1])
+    assert learned["gain on linear"] == pytest.approx(0.3) and learned["energy over fixed"] == pytest.approx(-0.1)
+    assert learned["energy score"] == pytest.approx(0.9 - fixed.mean()) and learned["evaluations"] == 9.5
+    assert found["fixed"]["trajectories"] == 0 and found["linear"]["trajectories"] == 2000
+    apart = next(r for r in table if r["rival"] == "learned")
+    assert apart["score"] == pytest.approx(fixed[0].mean() + 0.1 + noise.mean())
+    assert apart["fixed low"] < apart["gain on fixed"] < apart["fixed high"]

@@ -126,8 +126,9 @@ def show(outcome: "Outcome", judged: int, work: bool) -> None:
     print(f"score on {judged} problems that no policy was tuned on, large is good; 95 % intervals")
     for name, v in outcome.verdicts.items():
         score, gain = ("{:8.4f} [{:.4f}, {:.4f}]".format(*map(float, interval)) for interval in (v.score, v.gain))
+        gain = f"   on the formula {gain}" if name != "fixed" else "   the formula"
         cost = f"   {v.evaluations:.1f} evaluations, {v.iterations:.0f} iterations" if work else ""
-        print(f"{name:<10} {score}" + (f"   on the formula {gain}" if name != "fixed" else "   the formula") + cost)
+        print(f"{name:<10} {score}   distance to the truth {float(v.energies.mean()):.4f}{gain}{cost}")
     for r in outcome.front:
         print(f"preference {r.preference:4.2f}  residual over the data's {r.excess:6.3f}  energy score {r.energy:.4f}")
 

@@ -165,6 +165,7 @@ def _keep(folder: Path, outcome: Outcome) -> None:
             "evaluations": v.evaluations,
             "iterations": v.iterations,
             "scores": v.scores.tolist(),
+            "energies": v.energies.tolist(),
         }
         for name, v in outcome.verdicts.items()
     }

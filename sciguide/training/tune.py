@@ -197,10 +197,12 @@ def trade_off(
 
 @dataclass(frozen=True)
 class Verdict:
-    """Scores of a policy on the problems to be judged by (P,): their mean, and what it gains on the formula; network
-    `evaluations` and `iterations` of corrections per member."""
+    """Scores of a policy on the problems to be judged by (P,), and the energy scores that are part of them, in the
+    distance that was tuned for, small is good; the mean score, and what it gains on the formula; network `evaluations`
+    and `iterations` of corrections per member."""
 
     scores: Tensor
+    energies: Tensor
     score: Interval
     gain: Interval
     evaluations: float
@@ -215,9 +217,9 @@ def judge(
     verdicts, formula = {}, None
     for name, policy in policies.items():
         played = task.play(policy, numbers, "judge", worth, noises)
-        scores = torch.cat([p.score for p in played])
+        scores, energies = (torch.cat([getattr(p, k) for p in played]) for k in ("score", "energy"))
         formula = scores.numpy() if formula is None else formula
         work = [torch.cat([getattr(p.rollout, k).sum(0) for p in played]) for k in ("evaluations", "iterations")]
         intervals = bootstrap(scores.numpy(), np.mean), paired_bootstrap(scores.numpy(), formula)
-        verdicts[name] = Verdict(scores, *intervals, *(float(w.mean()) for w in work))
+        verdicts[name] = Verdict(scores, energies, *intervals, *(float(w.mean()) for w in work))
     return verdicts
