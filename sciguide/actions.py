@@ -30,7 +30,8 @@ USUAL = Levers()
 
 
 class Bend(NamedTuple):
-    """For one constraint: `log_s2` (B, 1) or (B, bands), `tilt` (B, C) or (B, C, 4) or None, `effort` (B,) or None."""
+    """For one constraint: `log_s2` (B, 1) or (B, bands), of each of the equations in it, one after another; `tilt`
+    (B, C) or (B, C, 4) or None, `effort` (B,) or None."""
 
     log_s2: Tensor
     tilt: Tensor | None
@@ -43,11 +44,13 @@ class Actions:
 
     def __init__(self, constraints: Sequence["Constraint"], channels: Sequence[str], levers: Levers) -> None:
         self.levers, self.channels = levers, len(channels)
-        self.bands = [min(c.bands, levers.bands) for c in constraints]
+        parts = [getattr(c, "parts", (c.name,)) for c in constraints]  # equations that are solved together
+        bands = [min(c.bands, levers.bands) for c in constraints]
+        self.bands = [b * len(of) for b, of in zip(bands, parts, strict=True)]
         self.taken = [c.octaves for c in constraints]  # octaves of the metric that a constraint can tell apart
         self.octaves = min(levers.octaves, max(self.taken, default=1)) if self.channels > 1 else 0
         self.iterative = [levers.compute and c.iterative for c in constraints]
-        names = [_banded(f"log s2 {c.name}", b, "band") for c, b in zip(constraints, self.bands, strict=True)]
+        names = [_banded(f"log s2 {part}", b, "band") for b, of in zip(bands, parts, strict=True) for part in of]
         names += [_banded(f"metric {name}", self.octaves, "octave") for name in channels]
         names += [[f"log iterations {c.name}"] for c, yes in zip(constraints, self.iterative, strict=True) if yes]
         self.names = (*(n for group in names for n in group), *([STOP] if levers.compute else []))

@@ -190,6 +190,16 @@ class EquationOnModel:
         self.channels = Channels(self.operator.fields, record.channels, values)
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the equations in it, one."""
+        return (self.name,)
+
+    @property
+    def part_of(self) -> list[int]:
+        """Of each residual, to which of them it belongs."""
+        return [0] * len(self.operator.components)
+
+    @property
     def moving(self) -> list[int]:
         """The channels that a guide may move."""
         found = zip(self.operator.fields, self.channels.of, strict=True)

@@ -1,20 +1,26 @@
-"""J V J^T + s^2 of a small system with constant J, factorised once per noise level."""
+"""J V J^T + s^2 of a small system with constant J: factorised once per noise level, or for every member."""
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
 from sciguide.equation_metric import Metric
 from sciguide.jacobian import Jacobian
+from sciguide.octaves import BANDS, Octaves
+
+MOST_DIRECT = 1000  # rows, up to which a factor of each member's own is cheaper than conjugate gradients
+TOGETHER = 16  # members that are factorised at once
 
 
 class Factor:
     """(sum_f a_f J V_f J^T + b s^2)^-1 for members whose scales differ, from one factor: exact where one field moves,
-    or two and s^2 goes with the second."""
+    or two and s^2 goes with the second. `direct`: whether the system is so small that `own` is worth while."""
 
-    def __init__(self, J: Jacobian, metric: Metric) -> None:
-        self.J, self.metric = J, metric
+    def __init__(self, J: Jacobian, metric: Metric, waves: Octaves) -> None:
+        self.J, self.metric, self.waves = J, metric, waves
+        self.direct = int(J.valid.sum()) <= MOST_DIRECT
+        self.matrices = lru_cache(maxsize=32)(self._matrices)
         self.at = lru_cache(maxsize=32)(self._at)
 
     def solve(self, r: Tensor, sigma: float, field: Tensor, least: Tensor) -> Tensor:
@@ -27,9 +33,41 @@ class Factor:
         out[:, self.J.valid] = ((r[:, self.J.valid] @ vectors) / scale) @ vectors.T
         return out
 
-    def _at(self, sigma: float, least: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-        """U (m, m) and shares (m,) with U^T K U = 1 and U^T K_1 U = diag(shares), K = sum_f J V_f J^T + s^2 and K_1 its
-        part from the first field that moves."""
+    def own(self, r: Tensor, sigma: float, field: Tensor, s2: Tensor) -> tuple[Tensor, Tensor]:
+        """(sum_f a_f J V_f J^T + s^2)^-1 r by a factor of every member's own, for scales `field` (B, F) and s^2 of each
+        octave (B, L, 4), and the relative residual that is left, (B,)."""
+        matrices, out, left = self.matrices(sigma), torch.zeros_like(r), []
+        for members in torch.arange(len(r)).split(TOGETHER):
+            whole = torch.einsum("bf,fij->bij", field[members][:, self.J.moving], matrices)
+            least = 1e-12 * whole.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]  # as in `_at`
+            noise = torch.maximum(s2[members], least)
+            for k, (rows, octaves) in enumerate(self._octaves):
+                whole[:, rows, rows] += torch.einsum("bo,oij->bij", noise[:, k], octaves)
+            told = r[members][:, self.J.valid]
+            found = torch.cholesky_solve(told[..., None], torch.linalg.cholesky(whole))
+            own = torch.zeros_like(r[members])
+            own[:, self.J.valid] = found[..., 0]
+            out[members] = own
+            rest = (whole @ found)[..., 0] - told
+            left.append(rest.norm(dim=1) / told.norm(dim=1).clamp(min=1e-300))
+        return out, torch.cat(left)
+
+    @cached_property
+    def _octaves(self) -> list[tuple[slice, Tensor]]:
+        """Of each residual, which rows are its, and the projections on its octaves, (4, rows, rows)."""
+        found, first = [], 0
+        for k, valid in enumerate(self.J.valid):
+            cells = valid.nonzero()
+            unit = torch.zeros(len(cells), *self.J.valid.shape, dtype=torch.float64)
+            unit[range(len(cells)), k, *cells.T] = 1
+            w = self.waves.transform(unit)[:, k]
+            each = [w[:, self.waves.band == b] for b in range(BANDS)]
+            found.append((slice(first, first + len(cells)), torch.stack([b @ b.T for b in each])))
+            first += len(cells)
+        return found
+
+    def _matrices(self, sigma: float) -> Tensor:
+        """J V_f J^T of each field that moves, (fields, m, m)."""
         J, rows = self.J, self.J.valid.nonzero()
         parts: list[list[Tensor]] = [[] for _ in J.moving]
         for part in rows.split(256):
@@ -40,10 +78,15 @@ class Factor:
                 alone = unit.new_zeros(len(part), len(J.channels.of))
                 alone[:, f] = 1
                 found.append(J.forward(self.metric(back, sigma, alone))[:, J.valid])
-        matrices = [torch.cat(found) for found in parts]
-        first = (matrices[0] + matrices[0].T) / 2
-        whole = sum(matrices)
-        whole = (whole + whole.T) / 2
+        matrices = torch.stack([torch.cat(found) for found in parts])
+        return (matrices + matrices.mT) / 2
+
+    def _at(self, sigma: float, least: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+        """U (m, m) and shares (m,) with U^T K U = 1 and U^T K_1 U = diag(shares), K = sum_f J V_f J^T + s^2 and K_1 its
+        part from the first field that moves."""
+        rows = self.J.valid.nonzero()
+        matrices = self.matrices(sigma) if self.direct else self._matrices(sigma)
+        first, whole = matrices[0], matrices.sum(0)
         # a hard projection has no s^2, and a prior may leave rows without variance: rounding must not decide
         noise = whole.new_tensor(least).clamp(min=1e-12 * float(whole.diagonal().mean()))
         whole.diagonal().add_(noise[rows[:, 0]])

@@ -54,7 +54,8 @@ class EquationStep:
     preconditioned gradient; `tolerance`: the share of the residual that they may leave, 1e-6 where not told, .1 in a
     system that is linearised anew at the next step anyway; `hard`: s^2 = 0; `ratio(x0, sigma)`: the variances of
     members' errors over those of M, (B, C, Y, X), with which V becomes E V E; not where only the finished field is
-    solved for coefficients that vary. `taken` (B,): iterations of the last correction of each member.
+    solved for coefficients that vary. `taken` (B,): iterations of the last correction of each member; `parts`: names of
+    the equations that it is of, one, or several that are solved together (`sciguide/together.py`).
     """
 
     bands, iterative = BANDS, True
@@ -73,8 +74,10 @@ class EquationStep:
         self.model, self.equation, self.prior = model, equation, model.prior
         self.scales, self.iterations = scales, iterations
         self.name, self.channels = equation.name, equation.channels.of
+        self.parts = equation.parts
         kinds = ("log innovation ratio", "log residual over white noise's")
-        self.feature_names = tuple(f"{kind}, band {b}" for kind in kinds for b in range(BANDS))
+        of = [f"{part}, " for part in self.parts] if len(self.parts) > 1 else [""]
+        self.feature_names = tuple(f"{part}{kind}, band {b}" for kind in kinds for part in of for b in range(BANDS))
         self.J = Jacobian(model, equation)
         self.metric = Metric(model, self.J)
         self.linear = equation.operator.linear_in_moves and not bool(self.J.log[:, self.J.moving].any())
@@ -87,11 +90,12 @@ class EquationStep:
         levels = equation.operator.grid.shape[0] if len(equation.operator.grid.shape) == 3 else 1
         told = told.repeat_interleave(levels)[self.J.live]
         self.s2 = told * (not hard)
+        self.part_of = torch.as_tensor(equation.part_of).repeat_interleave(levels)[self.J.live]
         self.waves = Octaves(self.J.valid, model.grid.boundary)
         self.spectrum = lru_cache(maxsize=64)(partial(spectrum_of, self.J, self.metric, self.waves))
         self.draws = lru_cache(maxsize=64)(self._draws)
         small = self.J.constant and int(self.J.valid.sum()) <= MOST_FACTORED
-        self.factor = Factor(self.J, self.metric) if small else None
+        self.factor = Factor(self.J, self.metric, self.waves) if small else None
         self.field_step = FieldStep(self.J, self.metric, self.waves, told) if self.J.determines else None
         self.octaves = BANDS if self.J.constant else 1
         self.taken = self.s2.new_zeros(0)
@@ -138,11 +142,13 @@ class EquationStep:
         return moved - self.solve(r, sigma, field, least[:, None].expand(len(r), -1, BANDS), self.J.mean).image
 
     def features(self, x0: Tensor, sigma: float) -> Tensor:
-        """Per octave the log of the residuals' energy over its predicted variance, and over white noise's, (B, 8)."""
+        """Per octave the log of the residuals' energy over its predicted variance, and over white noise's, (B, 8); of
+        each of the P equations where there are several, (B, 8 P)."""
         energy = self.waves.transform(self.J.at(x0).balanced(self.J.rows(x0))).square()
         spectrum = self.spectrum(sigma)
         predicted = spectrum.fields.sum(0) + self._least(spectrum)[:, None, None]
-        ratios = [(energy / predicted).mean(1), (energy / spectrum.white).mean(1)]
+        rows = [self.part_of == p for p in range(len(self.parts))]
+        ratios = [ratio[:, of].mean(1) for ratio in (energy / predicted, energy / spectrum.white) for of in rows]
         return torch.cat([self.waves.means(ratio) for ratio in ratios], 1).clamp(1e-12, 1e12).log()
 
     def _least(self, spectrum: Spectrum) -> Tensor:
@@ -158,8 +164,9 @@ class EquationStep:
         tilt: Tensor | None = None,
         effort: Tensor | None = None,
     ) -> Tensor:
-        """The step. exp(`log_s2`), (B, 1) or (B, 4), multiplies s^2, all of it or of each octave, exp(`tilt`) the V_f
-        of each channel (B, C), or of each channel and octave (B, C, 4), exp(`effort`) (B,) the iterations."""
+        """The step. exp(`log_s2`), (B, P) or (B, 4 P), multiplies s^2 of each of the P equations, all of it or of each
+        octave, exp(`tilt`) the V_f of each channel (B, C), or of each channel and octave (B, C, 4), exp(`effort`) (B,)
+        the iterations."""
         bend = log_s2, tilt, effort
         self.taken = x0.new_zeros(len(x0))
         if self.linear:
@@ -213,7 +220,7 @@ class EquationStep:
             noise = noise * factor[:, None]
         s2 = noise[..., None].expand(-1, -1, BANDS)
         if log_s2 is not None:
-            s2 = s2 * log_s2[:, None].exp()
+            s2 = s2 * log_s2.unflatten(1, (len(self.parts), -1))[:, self.part_of].exp()
         if tilt is not None:
             each = torch.stack([tilt[:, c].sum(1) / max(len(c), 1) for c in self.channels], 1).exp()
             field = field.reshape(*field.shape, *(1,) * (each.ndim - 2)) * each
@@ -249,6 +256,11 @@ class EquationStep:
         most = self.iterations if iterations is None else iterations
         if self.field_step is not None:
             return self.field_step.solve(r, sigma, field, s2, at, most, self.tolerance)
+        if self.factor is not None and self.factor.direct and at is self.J.mean and field.ndim == 2:
+            if bool((field != 1).any()) or bool((s2 != self._least(self.spectrum(sigma))[:, None]).any()):
+                weights, left = self.factor.own(r, sigma, field, s2)
+                image = self.metric(self.J.transpose(weights, at), sigma, field)
+                return Solved(weights, image, torch.ones(len(r), dtype=torch.long), left)
         noise, spectra = s2[..., self.waves.band], self.spectrum(sigma).fields
         if field.ndim == 2:
             diagonal = torch.einsum("bf,flyx->blyx", field, spectra) + noise

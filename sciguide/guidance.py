@@ -23,6 +23,7 @@ from sciguide.model import Model
 from sciguide.observations import Observations
 from sciguide.policy import Fixed, Policy, bounded, load_policy
 from sciguide.prior import Prior
+from sciguide.together import grouped
 
 EVEN = 0.5  # the preference that weighs physics and distribution alike
 MOST = (
@@ -35,7 +36,8 @@ Errors = Literal["learned", "prior"]
 
 class Constraint(Protocol):
     """What guidance asks of a constraint. `bands`: that its s^2 can be told apart in; `octaves`: that it can tell a
-    metric apart in, 1 or 4; `iterative`: whether it takes an effort; `feature_names`: of what a policy sees."""
+    metric apart in, 1 or 4; `iterative`: whether it takes an effort; `feature_names`: of what a policy sees. One of
+    several equations has their names in `parts`, and s^2 of each."""
 
     name: str
     bands: int
@@ -155,9 +157,10 @@ def constraints_for(
 
     `direction`: of equations, kriging or down the gradient. A kriging step of a linear equation acts on the finished
     field; beside observations, one that the prior does not know acts at every step, with its scales as told, and the
-    observations then work with the metric conditioned on it, which members share. `variance`: of the estimates' errors,
-    by the model's network of it where it has one, or the prior's. `solver`: `hard` and `iterations` of both kinds of
-    step. Raises InputError for observations beside more than one such equation.
+    observations then work with the metric conditioned on it, which members share. Linear equations that move a field
+    in common are one (`sciguide/together.py`). `variance`: of the estimates' errors, by the model's network of it where
+    it has one, or the prior's. `solver`: `hard` and `iterations` of both kinds of step. Raises InputError for
+    observations beside more than one such equation.
     """
     steps = equation_steps(model, scales, direction, variance, **solver) if equations else []
     if observations is None:
@@ -186,13 +189,14 @@ def equation_steps(
     variance: Errors = "learned",
     **solver: Any,
 ) -> list[EquationStep | GradientStep]:
-    """The steps of the model's equations: copies, which share the factors that depend on the model alone."""
+    """The steps of the model's equations, one of all those that are solved together: copies, which share the factors
+    that depend on the model alone."""
     key, ratio = (scales, direction, variance, *sorted(solver.items())), _ratio(model, variance)
     if key not in model.steps:
-        model.steps[key] = [
-            EquationStep(model, e, scales, ratio=ratio, **solver)
-            if direction == "kriging"
-            else GradientStep(model, e, **solver)
-            for e in model.constraints()
-        ]
+        equations = model.constraints()
+        if direction == "kriging":
+            together = grouped(equations, model.normaliser, model.grid)
+            model.steps[key] = [EquationStep(model, e, scales, ratio=ratio, **solver) for e in together]
+        else:
+            model.steps[key] = [GradientStep(model, e, **solver) for e in equations]
     return [copy(step) for step in model.steps[key]]
