@@ -80,6 +80,8 @@ class EquationStep:
         self.feature_names = tuple(f"{part}{kind}, band {b}" for kind in kinds for part in of for b in range(BANDS))
         self.J = Jacobian(model, equation)
         self.metric = Metric(model, self.J)
+        moving = {c for f in self.J.moving for c in self.channels[f]}
+        self.still = [c for c in range(model.shape[0]) if c not in moving]
         self.linear = equation.operator.linear_in_moves and not bool(self.J.log[:, self.J.moving].any())
         self.when = when if self.linear else "always"
         least = EXACT if self.linear or hard else INEXACT
@@ -133,13 +135,18 @@ class EquationStep:
         return float(trace) > float(self.s2 @ valid.sum((1, 2)).double())
 
     def conditional(self, v: Tensor, sigma: float) -> Tensor:
-        """V v - V J^T (J V J^T + s^2)^-1 J V v: the metric given the equation, for observations beside it."""
+        """V v - V J^T (J V J^T + s^2)^-1 J V v: the metric given the equation, for observations beside it. Channels
+        that it does not move have the prior's M, among themselves."""
         moved = self.metric(v, sigma)
         r = self.J.forward(moved)
         field, least = r.new_ones(len(r), len(self.channels)), self._least(self.spectrum(sigma))
         if self.factor is not None:
-            return moved - self.metric(self.J.transpose(self.factor.solve(r, sigma, field, least)), sigma)
-        return moved - self.solve(r, sigma, field, least[:, None].expand(len(r), -1, BANDS), self.J.mean).image
+            found = moved - self.metric(self.J.transpose(self.factor.solve(r, sigma, field, least)), sigma)
+        else:
+            found = moved - self.solve(r, sigma, field, least[:, None].expand(len(r), -1, BANDS), self.J.mean).image
+        if self.still:
+            found[:, self.still] = self.prior.apply_block(v[:, self.still], sigma, self.still)
+        return found
 
     def features(self, x0: Tensor, sigma: float) -> Tensor:
         """Per octave the log of the residuals' energy over its predicted variance, and over white noise's, (B, 8); of

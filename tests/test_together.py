@@ -135,3 +135,19 @@ def test_a_policy_sees_and_bends_each():
     assert decision.observation.shape == (2, len(Guidance.observation_names(steps)))
     before, after = (torch.stack([e.energy(x) for e in model.constraints()], 1) for x in (fields(2), guided))
     assert (after < before).all()
+
+
+def test_observations_of_what_no_equation_moves_still_count():
+    """Beside an equation of the wind alone, stations of z correct z as they do without it."""
+    model, sigma, x0 = wind_model(record("nondivergence")), 2.0, fields(2)
+    index = torch.tensor([3, 30, 50])
+    weight = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(3, 4)
+    value, error = torch.tensor([1.0, -1, 2]).double(), torch.full((3,), 0.2, dtype=torch.float64)
+    stations = Observations(index[:, None].expand(-1, 4).contiguous(), weight, value, error, index // 56)
+    step, kriging = constraints_for(model, stations, "told")
+    assert step.when == "always" and step.still == [0]
+    M = matrix(lambda v: model.prior.apply_M(v, sigma), int(np.prod(SHAPE)))[:56, :56]
+    gain = M[:, index] @ torch.linalg.inv(M[index][:, index] + 0.04 * torch.eye(3).double())
+    expected = x0[:, 0].flatten(1) - (x0[:, 0].flatten(1)[:, index] - value) @ gain.T
+    found = kriging.correct(x0, sigma)
+    torch.testing.assert_close(found[:, 0].flatten(1), expected, atol=1e-9, rtol=0)
