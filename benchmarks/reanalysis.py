@@ -1,6 +1,7 @@
 """Two equations that cannot both hold, on a reanalysis: geostrophic balance and non-divergence beside observations.
 
-    python -m benchmarks.reanalysis --data FILE [--runs runs/reanalysis] [--small] [--date 2026-01-31]
+    python -m benchmarks.reanalysis --data FILE [--runs runs/reanalysis] [--only table|settings]
+                                    [--small] [--date 2026-01-31]
 
 `--data`: a NetCDF file of monthly means z, u, v over (month, level, latitude, longitude), global, every .75 degrees, or
 the folder it is in. Windows are cut (`reanalysis_data.py`), a small model is trained on those of one sector of
@@ -52,9 +53,11 @@ UNTUNED: dict[str, Method | None] = {
     "observations, nondivergence": Method(equations=BOTH[1:]),
     "formula, likelihood": Method(scales="ml"),
     "formula, knows how well each holds": Method("knows"),
+    "formula, s2 by octave": Method(octaves=True),
     "optimal interpolation": None,
     "nearest training window": Method("nearest"),
 }
+LOOKED = 48  # problems of tuning, of each setting
 CALIBRATION = 32  # problems of tuning, for the scales of optimal interpolation
 INFLATIONS = list(itertools.product((0.3, 0.5, 1.0, 2.0), (0.5, 1.0, 4.0)))
 LEVELS = (200, 500, 850)
@@ -197,6 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="a file of z, u, v, or the folder it is in")
     parser.add_argument("--runs", type=Path, default=Path("runs/reanalysis"), help="where what is done is kept")
     parser.add_argument("--small", action="store_true", help="few steps, one seed")
+    parser.add_argument("--only", choices=("table", "settings"), help="one of the two")
     parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
     given = parser.parse_args(argv)
     if given.data is None and not given.small:
@@ -207,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
     numbers = [JUDGED + i for i in range(count)]
     judged = [windows[n % len(windows)] for n in numbers]
     table = []
-    for name, (config, contest) in CASES.items():
+    for name, (config, contest) in CASES.items() if given.only != "settings" else ():
         for seed in seeds if contest else ():
             tuned(runs / "run", config, seed, runs, SMALL_TUNE if given.small else ())
         folders = [runs / f"run_{config.stem}" / str(seed) / "policies" for seed in seeds] if contest else []
@@ -215,8 +219,11 @@ def main(argv: list[str] | None = None) -> int:
         table += rows(name, scored(case, folders, numbers, runs / f"scores_{config.stem}"), judged)
     end = "_small" if given.small else ""
     about = f"{given.date}; 1 thread"
-    write_table(RESULTS / f"reanalysis{end}.csv", table, f"two equations and observations on a reanalysis; {about}")
-    looked = settings(runs / "run", steps or 8, range(count if given.small else 48), runs / "settings")
+    if table:
+        write_table(RESULTS / f"reanalysis{end}.csv", table, f"two equations and observations on a reanalysis; {about}")
+    if given.only == "table":
+        return 0
+    looked = settings(runs / "run", steps or 8, range(count if given.small else LOOKED), runs / "settings")
     write_table(
         RESULTS / f"reanalysis_settings{end}.csv", looked, f"settings looked at, on windows for tuning; {about}"
     )

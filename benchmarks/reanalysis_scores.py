@@ -17,6 +17,7 @@ from sciguide.guidance import Guidance, constraints_for
 from sciguide.learner import JUDGED
 from sciguide.model import Model
 from sciguide.policy import Choice, Fixed, Policy, certain, load_policy
+from sciguide.residual_spectrum import with_octaves
 from sciguide.rollout import Members, Problems, draw_noise, roll_out
 from sciguide.scores import crps_points
 from sciguide.training.problems import RunProblems
@@ -41,12 +42,14 @@ class Scores(NamedTuple):
 @dataclass(frozen=True)
 class Method:
     """How members are made. `kind`: none, guided, interpolation, nearest; `equations`: which of them guide, none where
-    empty; `scales` of the formula; `observed`: whether the observations guide; `policy`: a file of `sciguide tune`,
+    empty; `scales` of the formula; `octaves`: whether s^2 is that of each octave of the training windows' residuals, and
+    not white; `observed`: whether the observations guide; `policy`: a file of `sciguide tune`,
     `inflate`: of the interpolation."""
 
     kind: Literal["none", "guided", "knows", "interpolation", "nearest"] = "guided"
     equations: tuple[str, ...] = ("geostrophic", "nondivergence")
     scales: Literal["told", "ml"] = "told"
+    octaves: bool = False
     observed: bool = True
     policy: Path | None = None
     inflate: tuple[float, float] = (1.0, 1.0)
@@ -71,9 +74,10 @@ class Case:
 
     def problems(self, method: Method) -> RunProblems:
         """With the equations and scales of a method."""
-        key = method.equations, method.scales
+        key = method.equations, method.scales, method.octaves
         if key not in self.made:
-            model = replace(self.model, equations=[e for e in self.model.equations if e.name in method.equations])
+            every = with_octaves(self.model, self.training) if method.octaves else self.model.equations
+            model = replace(self.model, equations=[e for e in every if e.name in method.equations])
             self.made[key] = RunProblems(model, self.truths, self.variety, method.scales, bool(method.equations))
         return self.made[key]
 

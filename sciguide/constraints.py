@@ -36,7 +36,9 @@ class EquationRecord:
     each residual the mean over the samples of (r / scale)^2; `floor`: R_data, the .9 quantile of R over the samples,
     never below 1e-6; `z`: the third axis, as the equation wants it, where it has one; `static`: of the fields that are
     the same in all samples, and have no channel, the names in the layout; `strength` and `shares`, see
-    `sciguide/strength.py`: pairs (sigma, s*) of a nonlinear equation, and (sigma, one factor of V_f for each field).
+    `sciguide/strength.py`: pairs (sigma, s*) of a nonlinear equation, and (sigma, one factor of V_f for each field);
+    `octaves`: of each residual, the share of s2 in each octave of the wavenumber over white noise's, 1 where it was not
+    measured (`sciguide/residual_spectrum.py`).
     """
 
     operator: dict[str, Any]
@@ -47,6 +49,7 @@ class EquationRecord:
     static: dict[str, str] = field(default_factory=dict)
     strength: list[list[float]] = field(default_factory=list)
     shares: list[list[float]] = field(default_factory=list)
+    octaves: list[list[float]] = field(default_factory=list)
 
     def share_at(self, f: int, sigma: float) -> float:
         """By which V of field `f` is multiplied, log-linear; 1 where it was not measured."""

@@ -24,8 +24,8 @@ class Factor:
         self.at = lru_cache(maxsize=32)(self._at)
 
     def solve(self, r: Tensor, sigma: float, field: Tensor, least: Tensor) -> Tensor:
-        """For rows r (B, L, Y, X), scales `field` (B, F) and s^2 `least` (L,)."""
-        vectors, share = self.at(sigma, tuple(least.tolist()))
+        """For rows r (B, L, Y, X), scales `field` (B, F) and s^2 of each octave `least` (L, 4)."""
+        vectors, share = self.at(sigma, tuple(map(tuple, least.tolist())))
         first, *others = self.J.moving
         rest = field[:, others].mean(1) if others else field[:, first]
         scale = field[:, first, None] * share + rest[:, None] * (1 - share)
@@ -37,11 +37,11 @@ class Factor:
         """(sum_f a_f J V_f J^T + s^2)^-1 r by a factor of every member's own, for scales `field` (B, F) and s^2 of each
         octave (B, L, 4), and the relative residual that is left, (B,)."""
         matrices, out, left = self.matrices(sigma), torch.zeros_like(r), []
-        for members in torch.arange(len(r)).split(TOGETHER):
+        for members in torch.arange(len(r), device=r.device).split(TOGETHER):
             whole = torch.einsum("bf,fij->bij", field[members][:, self.J.moving], matrices)
             least = 1e-12 * whole.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]  # as in `_at`
             noise = torch.maximum(s2[members], least)
-            for k, (rows, octaves) in enumerate(self._octaves):
+            for k, (rows, octaves) in enumerate(zip(self._rows, self._octaves, strict=True)):
                 whole[:, rows, rows] += torch.einsum("bo,oij->bij", noise[:, k], octaves)
             told = r[members][:, self.J.valid]
             found = torch.cholesky_solve(told[..., None], torch.linalg.cholesky(whole))
@@ -53,18 +53,24 @@ class Factor:
         return out, torch.cat(left)
 
     @cached_property
-    def _octaves(self) -> list[tuple[slice, Tensor]]:
-        """Of each residual, which rows are its, and the projections on its octaves, (4, rows, rows)."""
-        found, first = [], 0
-        for k, valid in enumerate(self.J.valid):
-            cells = valid.nonzero()
-            unit = torch.zeros(len(cells), *self.J.valid.shape, dtype=torch.float64)
-            unit[range(len(cells)), k, *cells.T] = 1
-            w = self.waves.transform(unit)[:, k]
-            each = [w[:, self.waves.band == b] for b in range(BANDS)]
-            found.append((slice(first, first + len(cells)), torch.stack([b @ b.T for b in each])))
-            first += len(cells)
-        return found
+    def _rows(self) -> list[slice]:
+        """Which rows are each residual's."""
+        ends = self.J.valid.sum((1, 2)).cumsum(0).tolist()
+        return [slice(first, last) for first, last in zip([0, *ends[:-1]], ends, strict=True)]
+
+    @cached_property
+    def _octaves(self) -> list[Tensor]:
+        """Of each residual, the projections on its octaves, (4, rows, rows)."""
+        band = self.waves.band.flatten()
+        each = [[w[:, band == b] for b in range(BANDS)] for w in map(self._waves, range(len(self.J.valid)))]
+        return [torch.stack([b @ b.T for b in parts]) for parts in each]
+
+    def _waves(self, k: int) -> Tensor:
+        """The transform of residual `k`, (rows, waves)."""
+        cells = self.J.valid[k].nonzero()
+        unit = self.J.std.new_zeros(len(cells), *self.J.valid.shape)
+        unit[range(len(cells)), k, *cells.T] = 1
+        return self.waves.transform(unit)[:, k].flatten(1)
 
     def _matrices(self, sigma: float) -> Tensor:
         """J V_f J^T of each field that moves, (fields, m, m)."""
@@ -81,15 +87,19 @@ class Factor:
         matrices = torch.stack([torch.cat(found) for found in parts])
         return (matrices + matrices.mT) / 2
 
-    def _at(self, sigma: float, least: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    def _at(self, sigma: float, least: tuple[tuple[float, ...], ...]) -> tuple[Tensor, Tensor]:
         """U (m, m) and shares (m,) with U^T K U = 1 and U^T K_1 U = diag(shares), K = sum_f J V_f J^T + s^2 and K_1 its
         part from the first field that moves."""
-        rows = self.J.valid.nonzero()
         matrices = self.matrices(sigma) if self.direct else self._matrices(sigma)
         first, whole = matrices[0], matrices.sum(0)
         # a hard projection has no s^2, and a prior may leave rows without variance: rounding must not decide
         noise = whole.new_tensor(least).clamp(min=1e-12 * float(whole.diagonal().mean()))
-        whole.diagonal().add_(noise[rows[:, 0]])
+        for k, rows in enumerate(self._rows):
+            if bool((noise[k] == noise[k, 0]).all()):
+                whole[rows, rows].diagonal().add_(noise[k, 0])
+            else:
+                w = self._waves(k)
+                whole[rows, rows] += w * noise[k, self.waves.band].flatten() @ w.T
         lower = torch.linalg.cholesky(whole)
         half = torch.linalg.solve_triangular(lower, first, upper=False)
         shares, q = torch.linalg.eigh(torch.linalg.solve_triangular(lower, half.T, upper=False))

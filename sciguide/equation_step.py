@@ -92,6 +92,8 @@ class EquationStep:
         levels = equation.operator.grid.shape[0] if len(equation.operator.grid.shape) == 3 else 1
         told = told.repeat_interleave(levels)[self.J.live]
         self.s2 = told * (not hard)
+        shares = torch.as_tensor(equation.record.octaves or [[1.0] * BANDS] * K, dtype=torch.float64)
+        self.shares = shares.repeat_interleave(levels, 0)[self.J.live]
         self.part_of = torch.as_tensor(equation.part_of).repeat_interleave(levels)[self.J.live]
         self.waves = Octaves(self.J.valid, model.grid.boundary)
         self.spectrum = lru_cache(maxsize=64)(partial(spectrum_of, self.J, self.metric, self.waves))
@@ -143,7 +145,7 @@ class EquationStep:
         if self.factor is not None:
             found = moved - self.metric(self.J.transpose(self.factor.solve(r, sigma, field, least)), sigma)
         else:
-            found = moved - self.solve(r, sigma, field, least[:, None].expand(len(r), -1, BANDS), self.J.mean).image
+            found = moved - self.solve(r, sigma, field, least.expand(len(r), -1, -1), self.J.mean).image
         if self.still:
             found[:, self.still] = self.prior.apply_block(v[:, self.still], sigma, self.still)
         return found
@@ -153,15 +155,15 @@ class EquationStep:
         each of the P equations where there are several, (B, 8 P)."""
         energy = self.waves.transform(self.J.at(x0).balanced(self.J.rows(x0))).square()
         spectrum = self.spectrum(sigma)
-        predicted = spectrum.fields.sum(0) + self._least(spectrum)[:, None, None]
+        predicted = spectrum.fields.sum(0) + self._least(spectrum)[:, self.waves.band]
         rows = [self.part_of == p for p in range(len(self.parts))]
         ratios = [ratio[:, of].mean(1) for ratio in (energy / predicted, energy / spectrum.white) for of in rows]
         return torch.cat([self.waves.means(ratio) for ratio in ratios], 1).clamp(1e-12, 1e12).log()
 
     def _least(self, spectrum: Spectrum) -> Tensor:
-        """s^2 of every residual, (L,), never so small that rounding would be divided by it."""
-        smallest = LEAST_S2 * spectrum.fields.sum(0).mean((1, 2))
-        return torch.where(self.s2 == 0, self.s2, torch.maximum(self.s2, smallest))
+        """s^2 of every residual in each octave, (L, 4), never so small that rounding would be divided by it."""
+        smallest, s2 = LEAST_S2 * spectrum.fields.sum(0).mean((1, 2))[:, None], self.s2[:, None] * self.shares
+        return torch.where(s2 == 0, s2, torch.maximum(s2, smallest))
 
     def correct(
         self,
@@ -221,11 +223,10 @@ class EquationStep:
             e = self.metric.roots(self.ratio(x0, sigma), sigma)
             at = at.after(self.J.channels.gather(e))
         least = self._least(spectrum)
-        field, noise = x0.new_ones(len(x0), len(self.channels)), least.expand(len(x0), -1)
+        field, s2 = x0.new_ones(len(x0), len(self.channels)), least.expand(len(x0), -1, -1)
         if self.scales == "ml" and spread is None and bool((self.s2 > 0).all()):
             field, factor = self._likely(spectrum, self.waves.transform(at.balanced(r)).square(), least)
-            noise = noise * factor[:, None]
-        s2 = noise[..., None].expand(-1, -1, BANDS)
+            s2 = s2 * factor[:, None, None]
         if log_s2 is not None:
             s2 = s2 * log_s2.unflatten(1, (len(self.parts), -1))[:, self.part_of].exp()
         if tilt is not None:
@@ -241,7 +242,7 @@ class EquationStep:
         """The most likely scales of V_f (B, F), 1 for fields that do not move, and of s^2 (B,); one for all fields
         where they are many."""
         field = energy.new_ones(len(energy), len(self.channels))
-        noise = least[:, None, None].expand_as(spectrum.white)
+        noise = least[:, self.waves.band]
         spectra = spectrum.fields[self.J.moving]
         if len(spectra) > MOST_SCALES:
             spectra = spectra.sum(0, keepdim=True)
@@ -264,7 +265,7 @@ class EquationStep:
         if self.field_step is not None:
             return self.field_step.solve(r, sigma, field, s2, at, most, self.tolerance)
         if self.factor is not None and self.factor.direct and at is self.J.mean and field.ndim == 2:
-            if bool((field != 1).any()) or bool((s2 != self._least(self.spectrum(sigma))[:, None]).any()):
+            if bool((field != 1).any()) or bool((s2 != self._least(self.spectrum(sigma))).any()):
                 weights, left = self.factor.own(r, sigma, field, s2)
                 image = self.metric(self.J.transpose(weights, at), sigma, field)
                 return Solved(weights, image, torch.ones(len(r), dtype=torch.long), left)

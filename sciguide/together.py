@@ -13,6 +13,7 @@ from sciguide.constraints import EquationOnModel, EquationRecord
 from sciguide.datasets.normaliser import Normaliser
 from sciguide.grid import Grid
 from sciguide.kernels.stencil import Coefficient, Point, Stencil
+from sciguide.octaves import BANDS
 
 
 class Together(EquationOnModel):
@@ -86,9 +87,10 @@ def _record(records: Sequence[EquationRecord]) -> EquationRecord:
         "share": [s for r in records for s in r.operator["share"]],
         "groups": [],
     }
-    return replace(
-        records[0], operator=operator, channels=channels, s2=[s for r in records for s in _each(r)], floor=float("nan")
-    )
+    white = [1.0] * BANDS
+    octaves = [o for r in records for o in r.octaves or [white] * len(_each(r))]
+    s2 = [s for r in records for s in _each(r)]
+    return replace(records[0], operator=operator, channels=channels, s2=s2, floor=float("nan"), octaves=octaves)
 
 
 def _each(record: EquationRecord) -> list[float]:

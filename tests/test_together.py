@@ -19,6 +19,7 @@ from sciguide.kriging import Kriging
 from sciguide.model import NetworkError
 from sciguide.observations import Observations
 from sciguide.policy import Fixed
+from sciguide.residual_spectrum import with_octaves
 from sciguide.together import Together, grouped
 
 SHAPE = (3, 8, 7)
@@ -115,6 +116,38 @@ def test_beside_observations_all_are_conditioned_on_at_once():
     noise = torch.cat([torch.tensor([0.02, 0.03, 0.1]).double()[step.J.valid.nonzero()[:, 0]], torch.ones(4).double()])
     r = torch.cat([step.J.rows(x0)[:, step.J.valid], stations.innovation(x0)], 1)
     expected = x0.flatten(1) - (V @ rows.T @ torch.linalg.solve(rows @ V @ rows.T + noise.diag(), r.T)).T
+    found = kriging.correct(step.correct(x0, sigma), sigma)
+    torch.testing.assert_close(found.flatten(1), expected, atol=1e-7, rtol=0)
+
+
+def test_s2_by_octave_beside_observations():
+    """The residual's own spectrum, in the equations' step and in the metric of the observations, against dense
+    algebra; measured, it is that of the samples."""
+    model, sigma, x0 = wind_model(record("geostrophic"), record("nondivergence")), 2.0, fields(3)
+    smooth = model.prior.sample(fields(200))
+    model.equations = with_octaves(model, smooth)
+    index, weight = torch.tensor([3, 100]), torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(2, 4)
+    error = torch.full((2,), 0.3, dtype=torch.float64)
+    stations = Observations(index[:, None].expand(-1, 4).contiguous(), weight, 0 * error, error, index // 56)
+    step, kriging = constraints_for(model, stations, "told")
+    valid, size = step.J.valid, int(np.prod(SHAPE))
+    transformed = step.waves.means(step.waves.transform(step.J.rows(smooth)).square()).mean(0)
+    whole = step.waves.transform(step.J.rows(smooth)).square().mean((0, 2, 3))
+    share = torch.nan_to_num(transformed / whole[:, None], nan=1.0)  # the grid is too small for the longest octave
+    torch.testing.assert_close(step.shares, share, rtol=1e-9, atol=0)
+    assert (step.shares[:, 2] / step.shares[:, 0]).max() > 3, "the residual is not white"
+    J, V = matrix(lambda v: step.J.forward(v)[:, valid], size), matrix(lambda v: step.metric(v, sigma), size)
+
+    def told(w: torch.Tensor) -> torch.Tensor:
+        s2 = (torch.tensor([0.02, 0.03, 0.1]).double()[:, None] * step.shares)[:, step.waves.band]
+        return step.waves.inverse(s2 * step.waves.transform(w), w)[:, valid]
+
+    unit = torch.zeros(int(valid.sum()), *valid.shape, dtype=torch.float64)
+    unit[range(len(unit)), *valid.nonzero().T] = 1
+    A = torch.eye(size, dtype=torch.float64)[index] / 0.3
+    rows, noise = torch.cat([J, A]), torch.block_diag(told(unit), torch.eye(2).double())
+    r = torch.cat([step.J.rows(x0)[:, valid], stations.innovation(x0)], 1)
+    expected = x0.flatten(1) - (V @ rows.T @ torch.linalg.solve(rows @ V @ rows.T + noise, r.T)).T
     found = kriging.correct(step.correct(x0, sigma), sigma)
     torch.testing.assert_close(found.flatten(1), expected, atol=1e-7, rtol=0)
 
