@@ -42,9 +42,9 @@ class Scores(NamedTuple):
 @dataclass(frozen=True)
 class Method:
     """How members are made. `kind`: none, guided, interpolation, nearest; `equations`: which of them guide, none where
-    empty; `scales` of the formula; `octaves`: whether s^2 is that of each octave of the training windows' residuals, and
-    not white; `observed`: whether the observations guide; `policy`: a file of `sciguide tune`,
-    `inflate`: of the interpolation."""
+    empty; `scales` of the formula; `octaves`: whether s^2 is that of each octave of the training windows' residuals,
+    and not white; `observed`: whether the observations guide; `policy`: a file of `sciguide tune`; `inflate`: of the
+    interpolation."""
 
     kind: Literal["none", "guided", "knows", "interpolation", "nearest"] = "guided"
     equations: tuple[str, ...] = ("geostrophic", "nondivergence")

@@ -20,8 +20,10 @@ PART = 512  # columns at a time
 
 
 class Told:
-    """In the place of `sciguide.equation_factor.Factor`, for members whose scales are all as told; `kept`: noise levels
-    at a time."""
+    """In the place of `sciguide.equation_factor.Factor`, for members whose scales are all as told, s^2 alike in all
+    octaves; `kept`: noise levels at a time."""
+
+    direct = False  # there is none of each member's own
 
     def __init__(self, step: EquationStep, kept: int) -> None:
         self.J, self.metric = step.J, step.metric
@@ -30,7 +32,7 @@ class Told:
     def solve(self, r: Tensor, sigma: float, field: Tensor, least: Tensor) -> Tensor:
         """For rows r (B, L, Y, X)."""
         out = torch.zeros_like(r)
-        out[:, self.J.valid] = torch.cholesky_solve(r[:, self.J.valid].T, self.at(sigma, tuple(least.tolist()))).T
+        out[:, self.J.valid] = torch.cholesky_solve(r[:, self.J.valid].T, self.at(sigma, tuple(least[:, 0].tolist()))).T
         return out
 
     def _lower(self, sigma: float, least: tuple[float, ...]) -> Tensor:
