@@ -180,7 +180,7 @@ def settings(run: Path, steps: int, numbers: Sequence[int], kept: Path) -> list[
         channels = tuple("zuv".index(c) for c in what)
         case = case_of(run, Variety((points, points), channels, (error, error), steps=(steps, steps)))
         found = {"formula": np.zeros(0)}
-        for method in ("formula", "observations alone", "formula, likelihood", "formula, knows how well each holds"):
+        for method in ("formula", "observations alone", "formula, knows how well each holds", "formula, s2 by octave"):
             path = kept / f"{points}_{what}_{error}_{method.replace(' ', '_').replace(',', '')}.npy"
             scores = keep(path, case, UNTUNED.get(method, Method()), numbers, 0)
             found[method] = np.array([s.crps.mean() for s in scores])
