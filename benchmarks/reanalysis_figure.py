@@ -23,6 +23,7 @@ SHOWN = {
     "nearest training window": "#e6ab02",
     "observations, geostrophic": "#0072b2",
     "formula": "#000000",
+    "formula, s2 by octave": "#cc79a7",
     "scheduled": "#009e73",
     "linear": "#56b4e9",
     "learned": "#d55e00",
@@ -35,7 +36,7 @@ def scores(axes: Axes, table: list[dict[str, str]]) -> None:
     """CRPS of each method at each level, with intervals."""
     for place, (name, colour) in enumerate(SHOWN.items()):
         own = {r["level"]: r for r in table if r["method"] == name}
-        at = [k + 0.09 * (place - len(SHOWN) / 2) for k in range(len(LEVELS))]
+        at = [k + 0.085 * (place - len(SHOWN) / 2) for k in range(len(LEVELS))]
         value, low, high = ([float(own[level][k]) for level in LEVELS] for k in ("crps", "low", "high"))
         axes.vlines(at, low, high, color=colour, linewidth=2)
         axes.plot(at, value, "o", color=colour, markersize=4, label=name)
