@@ -92,9 +92,10 @@ class EquationStep:
         levels = equation.operator.grid.shape[0] if len(equation.operator.grid.shape) == 3 else 1
         told = told.repeat_interleave(levels)[self.J.live]
         self.s2 = told * (not hard)
-        shares = torch.as_tensor(equation.record.octaves or [[1.0] * BANDS] * K, dtype=torch.float64)
+        shares = self.s2.new_tensor(equation.record.octaves or [[1.0] * BANDS] * K)
         self.shares = shares.repeat_interleave(levels, 0)[self.J.live]
-        self.part_of = torch.as_tensor(equation.part_of).repeat_interleave(levels)[self.J.live]
+        part_of = torch.as_tensor(equation.part_of, device=self.s2.device)
+        self.part_of = part_of.repeat_interleave(levels)[self.J.live]
         self.waves = Octaves(self.J.valid, model.grid.boundary)
         self.spectrum = lru_cache(maxsize=64)(partial(spectrum_of, self.J, self.metric, self.waves))
         self.draws = lru_cache(maxsize=64)(self._draws)
