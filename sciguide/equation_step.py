@@ -269,7 +269,7 @@ class EquationStep:
             if bool((field != 1).any()) or bool((s2 != self._least(self.spectrum(sigma))).any()):
                 weights, left = self.factor.own(r, sigma, field, s2)
                 image = self.metric(self.J.transpose(weights, at), sigma, field)
-                return Solved(weights, image, torch.ones(len(r), dtype=torch.long), left)
+                return Solved(weights, image, torch.ones_like(left, dtype=torch.long), left)
         noise, spectra = s2[..., self.waves.band], self.spectrum(sigma).fields
         if field.ndim == 2:
             diagonal = torch.einsum("bf,flyx->blyx", field, spectra) + noise
