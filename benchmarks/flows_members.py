@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import flows_schedules
+from benchmarks import schedules
 from benchmarks.flows_data import Fields
 from sciguide.generate import one_thread
 from sciguide.guidance import Constraint, Direction, Guidance, constraints_for
@@ -36,7 +36,7 @@ from sciguide.training.problems import Terms
 from sciguide.training.variety import Variety
 
 POINTS, ERROR = 4, 0.02  # where viscosity is seen, and with which error, in standard deviations of nu
-POLICIES = ("none", "fixed", *flows_schedules.FILES, "scheduled", "linear", "learned")
+POLICIES = ("none", "fixed", *schedules.FILES, "scheduled", "linear", "learned")
 DIRECTION: Direction = "kriging"  # Gauss-Newton's, where the equation is not linear
 FORMULAS: dict[str, tuple[Direction, bool]] = {  # direction, and whether on the finished field alone
     "formula at the end": ("kriging", True),
@@ -84,13 +84,13 @@ def tune(
     with one_thread():
         if not (folder / "scores.json").is_file():
             compete(model, truths(run, model), folder, rules)
-        flows_schedules.contest(model, truths(run, model), folder, rules, constant=not points and not seed)
+        schedules.contest(model, truths(run, model), folder, rules, constant=not points and not seed)
     return folder
 
 
 def policy_file(tuned: Path, method: str) -> Path | None:
     """Where the policy of a method is kept, if it has one."""
-    name = flows_schedules.FILES.get(method, f"{method}.pt" if method in KINDS else None)
+    name = schedules.FILES.get(method, f"{method}.pt" if method in KINDS else None)
     return tuned / name if name else None
 
 

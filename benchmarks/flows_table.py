@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import flows_schedules
+from benchmarks import schedules
 from benchmarks.flows_data import RE_TRAINED, Cuts, Fields, Flow, read
 from benchmarks.flows_members import POLICIES
 from benchmarks.flows_scores import Features, Measured, Yardstick, floor, measure
@@ -96,7 +96,7 @@ class Sheet:
 
     def rewards(self, steps: int, tuned: Path) -> None:
         """What the policies were tuned for, on problems that none was tuned on, and what `learned` gains."""
-        files = tuned / "scores.json", tuned / flows_schedules.SCORES
+        files = tuned / "scores.json", tuned / schedules.SCORES
         found = [json.loads(file.read_text()) for file in files if file.is_file()]
         scores = {k: np.array(v["scores"]) for part in found for k, v in part.items()}
         for name, own in scores.items():

@@ -7,7 +7,9 @@ writes benchmarks/results/policy_trained.csv (--small: policy_trained_small.csv)
 rival of a run with three seeds, on the run's validation samples, and judges them on problems of its own: the same for
 all seeds, so a problem's scores are averaged over the seeds before differences are bootstrapped. `energy score`: to the
 truth, small is good, in the distance that was tuned for (fields, or point by point the CRPS), the other part of the
-score being what residuals exceed the data's by; `energy over fixed`: less that of the formula. --run: a run's folder;
+score being what residuals exceed the data's by; `energy over fixed`: less that of the formula. Beside the rivals of
+`sciguide tune` a constant with the same budget, which is the stronger schedule where a table has hundreds of numbers,
+and the learned policy's mean at each level, which sees no member (`schedules.py`). --run: a run's folder;
 that of the sparse table's Poisson pairs is trained where it is not there. What is done is kept in --runs, and rows of
 other runs in the table are kept.
 """
@@ -23,18 +25,22 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, only its ow
 import numpy as np
 import yaml
 
+from benchmarks import schedules
 from benchmarks.sparse import PLANS, fit
 from benchmarks.sparse_problems import SETS
 from benchmarks.tables import RESULTS, add_device, kept_in, read_table, write_table
 from sciguide.bootstrap import bootstrap, paired_bootstrap
 from sciguide.cli import main as sciguide
+from sciguide.generate import one_thread
+from sciguide.model import Model
+from sciguide.training.contest import truths
 
 SEEDS = (0, 1, 2)
 DEFAULT = Path("runs/sparse/poisson_32")
 SMALL = ("--trajectories=64", "--judged=4", "--members=2", "--steps=3")
 
 
-def tuned(run: Path, config: Path, seed: int, runs: Path, extra: tuple[str, ...]) -> dict:
+def tuned(run: Path, config: Path, seed: int, runs: Path, extra: tuple[str, ...], device: str) -> dict:
     """The scores of one seed, from a folder of its own beside links to the run."""
     folder = runs / f"{run.name}_{config.stem}" / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,9 +48,15 @@ def tuned(run: Path, config: Path, seed: int, runs: Path, extra: tuple[str, ...]
         if not (folder / name).exists():
             (folder / name).symlink_to((run / name).resolve())
     scores = folder / "policies" / "scores.json"
-    if not scores.is_file() and sciguide(["tune", str(folder), "-c", str(config), f"--seed={seed}", *extra]):
+    words = ["tune", str(folder), "-c", str(config), f"--seed={seed}", f"--device={device}", *extra]
+    if not scores.is_file() and sciguide(words):
         raise SystemExit(f"{folder} could not be tuned")
-    return json.loads(scores.read_text())
+    path = folder / "policies" / schedules.SCORES
+    if not path.is_file():
+        model = Model.load(folder / "model.pt", device)
+        with one_thread():
+            schedules.contest(model, truths(folder, model), path.parent, schedules.rules_of(path.parent), constant=True)
+    return json.loads(scores.read_text()) | json.loads(path.read_text())
 
 
 def rows(run: Path, config: Path, each: list[dict], trajectories: int) -> list[dict]:
@@ -57,7 +69,7 @@ def rows(run: Path, config: Path, each: list[dict], trajectories: int) -> list[d
             row: dict = {"run": run.name, "problems of": config.stem, "seed": seed, "rival": name}
             row |= {"trajectories": 0 if name == "fixed" else trajectories, "problems": len(values)}
             row |= dict(zip(("score", "low", "high"), map(float, bootstrap(values, np.mean)), strict=True))
-            for rival in ("fixed", "scheduled", "linear"):
+            for rival in ("fixed", "constant", "scheduled", "linear"):
                 ends = map(float, paired_bootstrap(values, scores[rival]))
                 row |= dict(zip((f"gain on {rival}", f"{rival} low", f"{rival} high"), ends, strict=True))
             row |= {"energy score": float(energies[name].mean())}
@@ -85,9 +97,8 @@ def main(argv: list[str] | None = None) -> int:
     if given.run == DEFAULT and not (DEFAULT / "model.pt").is_file():
         fit(SETS["poisson"], 32, PLANS[32], DEFAULT.parent, given.device)
     seeds, extra = (SEEDS[:1], SMALL) if given.small else (SEEDS, ())
-    extra = (*extra, f"--device={given.device}")
     runs = kept_in(given.runs / "small" if given.small else given.runs, given.device)
-    each = [tuned(given.run, given.config, seed, runs, extra) for seed in seeds]
+    each = [tuned(given.run, given.config, seed, runs, extra, str(given.device)) for seed in seeds]
     trajectories = 64 if given.small else yaml.safe_load(given.config.read_text()).get("trajectories", 2000)
     path = RESULTS / f"policy_trained{'_small' if given.small else ''}.csv"
     table = [*earlier(path, given.run, given.config), *rows(given.run, given.config, each, trajectories)]

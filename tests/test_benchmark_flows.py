@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 import yaml
 
-from benchmarks import flows_members, flows_rivals, flows_schedules
+from benchmarks import flows_members, flows_rivals, schedules
 from benchmarks.flows_data import FLOWS, Flow, cut_samples, images, read, reynolds
 from benchmarks.flows_members import DIRECTION, ERROR, POLICIES, draw
 from benchmarks.flows_reward import WORST, resolved
@@ -202,7 +202,7 @@ def tuned(setting) -> Path:
         save_policy(folder / f"{name}.pt", policy, *names, USUAL)
     scores = {name: {"scores": [0.5, 0.5 + i]} for i, name in enumerate(("fixed", "scheduled", "linear", "learned"))}
     (folder / "scores.json").write_text(json.dumps(scores))
-    (folder / flows_schedules.SCORES).write_text(json.dumps({"constant": {"scores": [0.0, 0.0]}}))
+    (folder / schedules.SCORES).write_text(json.dumps({"constant": {"scores": [0.0, 0.0]}}))
     return folder
 
 
@@ -220,7 +220,7 @@ def test_the_mean_of_a_policy_is_the_schedule_that_it_is(setting, tmp_path):
     weights[0, -2] = 0.5  # of log sigma, which comes last
     standard = Standard(torch.zeros(len(task.observations)), torch.ones(len(task.observations)))
     save_policy(tmp_path / "a.pt", Linear(standard, weights), task.observations, task.actions, task.levers)
-    found = flows_schedules.mean_of(task, worth, tmp_path / "a.pt").table
+    found = schedules.mean_of(task, worth, tmp_path / "a.pt").table
     expected = weights[:, -1].repeat(3, 1)
     expected[:, 0] += 0.5 * torch.tensor(task.sigmas, dtype=torch.float64).log().clamp(-5, 5)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

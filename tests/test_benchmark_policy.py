@@ -120,20 +120,22 @@ def test_seeds_of_a_trained_run_are_averaged_problem_by_problem():
     rng = np.random.default_rng(0)
     fixed = rng.normal(size=(2, 40))
     noise = rng.normal(size=40)
+    gains = {"fixed": 0, "constant": 0.05, "scheduled": noise, "linear": -0.2}
     each = [
         {
             name: {"scores": (f + gain).tolist(), "energies": (1 - f - gain).tolist(), "evaluations": 9 + seed}
-            for name, gain in (("fixed", 0), ("scheduled", noise), ("linear", -0.2), ("learned", 0.1 + sign * noise))
+            for name, gain in (gains | {"learned": 0.1 + sign * noise}).items()
         }
         for seed, (f, sign) in enumerate(zip(fixed, (1, -1), strict=True))
     ]
     table = policy_trained.rows(Path("runs/x"), Path("problems.yaml"), each, 2000)
-    assert [r["seed"] for r in table] == [0] * 4 + [1] * 4 + ["all"] * 4
+    assert [r["seed"] for r in table] == [0] * 5 + [1] * 5 + ["all"] * 5
     found = {r["rival"]: r for r in table if r["seed"] == "all"}
     learned = found["learned"]
     # what differs between the seeds goes out in the mean, so what is left has no spread
     assert [learned[f"fixed {end}"] for end in ("low", "high")] == pytest.approx([0.1, 0.1])
-    assert learned["gain on linear"] == pytest.approx(0.3) and learned["energy over fixed"] == pytest.approx(-0.1)
+    assert learned["gain on linear"] == pytest.approx(0.3) and learned["gain on constant"] == pytest.approx(0.05)
+    assert learned["energy over fixed"] == pytest.approx(-0.1)
     assert learned["energy score"] == pytest.approx(0.9 - fixed.mean()) and learned["evaluations"] == 9.5
     assert found["fixed"]["trajectories"] == 0 and found["linear"]["trajectories"] == 2000
     apart = next(r for r in table if r["rival"] == "learned")
