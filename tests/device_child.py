@@ -50,7 +50,7 @@ OBSERVED = {"policy": "fixed", "observations": "poisson.csv"}
 DRAWN: dict[str, tuple[str, dict]] = {
     "unguided": ("flow", {}),
     "linear and nonlinear equations": ("flow", {"policy": "fixed"}),
-    "down the gradient": ("flow", {"policy": "fixed", "direction": "gradient"}),
+    "down the gradient": ("poisson", {"policy": "fixed", "direction": "gradient"}),
     "a linear equation": ("poisson", {"policy": "fixed"}),
     "a hard projection by iterations": ("poisson", {"policy": "fixed", "hard": True, "iterations": 20}),
     "observations and an equation": ("poisson", OBSERVED),
@@ -128,10 +128,10 @@ def tuned(device: str) -> xr.Dataset:
 
 def commanded(device: str) -> xr.Dataset:
     """What `sciguide generate` writes, and that it is not taken for what a CPU wrote."""
-    out = [f"--out=flow/{device}", f"--device={device}"]
-    words = ["generate", "flow", "--policy=fixed", "--direction=gradient", "--members=3", "--batch=2", "--steps=2"]
+    out = [f"--out=poisson/{device}", f"--device={device}"]
+    words = ["generate", "poisson", "--policy=fixed", "--direction=gradient", "--members=3", "--batch=2", "--steps=2"]
     assert not main([*words, *out])
-    ds = open_ensemble(Path("flow", device)).load()
+    ds = open_ensemble(Path("poisson", device)).load()
     assert (json.loads(ds.attrs["sciguide_config"]).get("device") is None) == (device == "cpu")
     if device != "cpu":
         with contextlib.redirect_stderr(io.StringIO()):
