@@ -16,12 +16,13 @@ from sciguide.model import Model
 from sciguide.policy import Scheduled, load_policy, save_policy
 from sciguide.receipts import write_json
 from sciguide.training.contest import OPTIONS, Rules, distance_of, make_problems
+from sciguide.training.problems import GROUPS, NEIGHBOURS
 from sciguide.training.tune import Budget, judge, tune_scheduled
 from sciguide.training.variety import Variety
 
 FILES = {"constant": "constant.pt", "learned, its mean": "mean.pt"}
 SCORES = "schedules.json"
-AVERAGED = 4  # problems to tune on, of 8 noises, that the mean is taken over
+EVERY = 4  # how many of the problems to tune on, of all groups, one is taken of, for the mean
 
 
 def contest(model: Model, truths: Tensor, folder: Path, rules: Rules, constant: bool) -> None:
@@ -49,9 +50,17 @@ def rules_of(folder: Path) -> Rules:
 
 
 def mean_of(task: Task, worth: Worth, path: Path) -> Scheduled:
-    """The mean action of a policy at each noise level, over members of problems to tune on."""
+    """The mean action of a policy at each noise level, over what it does to members of problems to tune on, where that
+    has an effect, if it has any; levels that no chain comes near have those of the nearest that one does."""
     policy, _ = load_policy(path, task.observations, lambda levers: task.actions)
-    played = task.play(policy, range(AVERAGED), "tune", worth, 8)
-    action = torch.cat([p.rollout.action for p in played], 1).mean(1)
-    table = torch.cat([action[: len(task.sigmas) - 1], action[-1:]])  # the last level has the finished field's
-    return Scheduled(task.sigmas, table)
+    rollouts = [p.rollout for p in task.play(policy, range(0, NEIGHBOURS * GROUPS, EVERY), "tune", worth, 2)]
+    level, action, acted = (
+        torch.cat([getattr(r, name).flatten(0, 1) for r in rollouts]) for name in ("observation", "action", "acted")
+    )
+    levels = torch.tensor(task.sigmas, dtype=level.dtype, device=level.device).log()
+    nearest = (level[:, -1:] - levels).abs().argmin(1)
+    there, means = nearest.unique(), []
+    for row in there:
+        own = nearest == row
+        means.append(action[own & acted if bool((own & acted).any()) else own].mean(0))
+    return Scheduled(task.sigmas, torch.stack(means)[(levels[:, None] - levels[there]).abs().argmin(1)])
