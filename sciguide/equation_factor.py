@@ -44,7 +44,9 @@ class Factor:
             for k, (rows, octaves) in enumerate(zip(self._rows, self._octaves, strict=True)):
                 whole[:, rows, rows] += torch.einsum("bo,oij->bij", noise[:, k], octaves)
             told = r[members][:, self.J.valid]
-            found = torch.cholesky_solve(told[..., None], torch.linalg.cholesky(whole))
+            lower, failed = torch.linalg.cholesky_ex(whole)
+            found = torch.cholesky_solve(told[..., None], lower)
+            found[failed > 0] = torch.nan  # guidance then leaves these members as they are
             own = torch.zeros_like(r[members])
             own[:, self.J.valid] = found[..., 0]
             out[members] = own

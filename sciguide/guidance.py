@@ -26,9 +26,7 @@ from sciguide.prior import Prior
 from sciguide.together import grouped
 
 EVEN = 0.5  # the preference that weighs physics and distribution alike
-MOST = (
-    1e3  # root mean square of an estimate, in standard deviations of the data, beyond which its correction has failed
-)
+MOST = 1e3  # root mean square of an estimate in the data's standard deviations: beyond it a correction has failed
 
 Direction = Literal["kriging", "gradient"]
 Errors = Literal["learned", "prior"]
