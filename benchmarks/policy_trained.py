@@ -40,7 +40,7 @@ DEFAULT = Path("runs/sparse/poisson_32")
 SMALL = ("--trajectories=64", "--judged=4", "--members=2", "--steps=3")
 
 
-def tuned(run: Path, config: Path, seed: int, runs: Path, extra: tuple[str, ...], device: str) -> dict:
+def tuned(run: Path, config: Path, seed: int, runs: Path, extra: tuple[str, ...], device: str = "cpu") -> dict:
     """The scores of one seed, from a folder of its own beside links to the run."""
     folder = runs / f"{run.name}_{config.stem}" / str(seed)
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from sciguide.equation_metric import Metric
 from sciguide.jacobian import Jacobian
 from sciguide.octaves import BANDS, Octaves
 
-MOST_DIRECT = 1000  # rows, up to which a factor of each member's own is cheaper than conjugate gradients
+MOST_DIRECT = 400  # rows, up to which a factor of each member's own is cheaper than conjugate gradients
 TOGETHER = 16  # members that are factorised at once
 
 
