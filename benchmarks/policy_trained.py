@@ -41,7 +41,7 @@ SMALL = ("--trajectories=64", "--judged=4", "--members=2", "--steps=3")
 
 
 def tuned(run: Path, config: Path, seed: int, runs: Path, extra: tuple[str, ...], device: str = "cpu") -> dict:
-    """The scores of one seed, from a folder of its own beside links to the run."""
+    """The scores of the rivals of `sciguide tune` of one seed, from a folder of its own beside links to the run."""
     folder = runs / f"{run.name}_{config.stem}" / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("model.pt", "config.yaml"):
@@ -51,12 +51,18 @@ def tuned(run: Path, config: Path, seed: int, runs: Path, extra: tuple[str, ...]
     words = ["tune", str(folder), "-c", str(config), f"--seed={seed}", f"--device={device}", *extra]
     if not scores.is_file() and sciguide(words):
         raise SystemExit(f"{folder} could not be tuned")
+    return json.loads(scores.read_text())
+
+
+def beside(run: Path, config: Path, seed: int, runs: Path, device: str) -> dict:
+    """The scores of the schedules that stand beside them, once `tuned` has been."""
+    folder = runs / f"{run.name}_{config.stem}" / str(seed)
     path = folder / "policies" / schedules.SCORES
     if not path.is_file():
         model = Model.load(folder / "model.pt", device)
         with one_thread():
             schedules.contest(model, truths(folder, model), path.parent, schedules.rules_of(path.parent), constant=True)
-    return json.loads(scores.read_text()) | json.loads(path.read_text())
+    return json.loads(path.read_text())
 
 
 def rows(run: Path, config: Path, each: list[dict], trajectories: int) -> list[dict]:
@@ -98,7 +104,8 @@ def main(argv: list[str] | None = None) -> int:
         fit(SETS["poisson"], 32, PLANS[32], DEFAULT.parent, given.device)
     seeds, extra = (SEEDS[:1], SMALL) if given.small else (SEEDS, ())
     runs = kept_in(given.runs / "small" if given.small else given.runs, given.device)
-    each = [tuned(given.run, given.config, seed, runs, extra, str(given.device)) for seed in seeds]
+    of, device = (given.run, given.config), str(given.device)
+    each = [tuned(*of, seed, runs, extra, device) | beside(*of, seed, runs, device) for seed in seeds]
     trajectories = 64 if given.small else yaml.safe_load(given.config.read_text()).get("trajectories", 2000)
     path = RESULTS / f"policy_trained{'_small' if given.small else ''}.csv"
     table = [*earlier(path, given.run, given.config), *rows(given.run, given.config, each, trajectories)]
