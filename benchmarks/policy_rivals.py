@@ -113,7 +113,7 @@ def rivals(
         return tune
 
     searches: dict[str, Callable[[Task, Worth, Any], Policy]] = {
-        SCHEDULES[0]: lambda t, w, s: tune_scheduled(t, w, budget, constant=True),
+        SCHEDULES[0]: lambda t, w, s: tune_scheduled(t, w, budget, knots=1),
         SCHEDULES[1]: lambda t, w, s: tune_scheduled(t, w, budget),
         SCHEDULES[2]: lambda t, w, s: tune_scheduled(t, w, budget, CMA),
     }

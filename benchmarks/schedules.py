@@ -34,7 +34,7 @@ def contest(model: Model, truths: Tensor, folder: Path, rules: Rules, constant: 
     worth, _ = task.measure(distance, range(8), 2, price=rules.price, iteration=rules.iteration)
     found = {"learned, its mean": mean_of(task, worth, folder / "learned.pt")}
     if constant:
-        found["constant"] = tune_scheduled(task, worth, Budget(rules.trajectories), constant=True)
+        found["constant"] = tune_scheduled(task, worth, Budget(rules.trajectories), knots=1)
     for name, policy in found.items():
         save_policy(folder / FILES[name], policy, task.observations, task.actions, task.levers)
     verdicts = judge(task, worth, found, [JUDGED + i for i in range(rules.judged)], rules.members)

@@ -24,6 +24,7 @@ from sciguide.policy import save_policy
 from sciguide.receipts import sha256, write_json
 from sciguide.reward import Distance, Norm, Pointwise
 from sciguide.rollout import stages_apart
+from sciguide.search import CMA
 from sciguide.spectra import Spectra
 from sciguide.training.problems import RunProblems, Terms
 from sciguide.training.tune import (
@@ -40,6 +41,7 @@ from sciguide.training.tune import (
 from sciguide.training.variety import Variety
 
 FOLDER, OPTIONS, SCORES = "policies", "tune.json", "scores.json"
+KNOTS = 4  # of a schedule: a row a level is hundreds of numbers, more than any search finds in a usual budget
 Reporter = Callable[[str], Callable[[int, float], None]]  # of a rival: trajectories so far, score of the last ones
 
 
@@ -138,9 +140,13 @@ def compete(
     worth, standard = task.measure(distance, range(8), 2, price=rules.price, iteration=rules.iteration)
     budget, preference = Budget(rules.trajectories), None if rules.front else EVEN
     common = task, worth
+
+    def kept(name: str) -> dict[str, Any]:
+        return {"state": folder / f"{name}.json", "report": report(name)}
+
     policies: dict[str, Any] = {
-        "scheduled": tune_scheduled(*common, budget, state=folder / "scheduled.json", report=report("scheduled")),
-        "linear": tune_linear(*common, standard, budget, state=folder / "linear.json", report=report("linear")),
+        "scheduled": tune_scheduled(*common, budget, CMA, KNOTS, **kept("scheduled")),
+        "linear": tune_linear(*common, standard, budget, **kept("linear")),
         "learned": tune_learned(
             *common, standard, budget.trajectories, folder / "learned", report("learned"), preference=preference
         ),

@@ -1,6 +1,7 @@
 """What watches a policy learn: the best of its states on problems of their own, and a record of how it went."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,20 @@ CHECKS = 3  # in a run: of the formula, half-way and at the end
 COLUMNS = ("update", "trajectories", "score", "entropy", "action_rms", "at_limit")
 
 
-class Best(Callback):
-    """Keeps the policy's state of the highest score on held problems, the formula, with which it begins, included: a
-    state replaces the one before if it gains more than a standard error of that, problem by problem. It is part of a
-    checkpoint, so a resumed run keeps the same."""
+def gains(scores: Tensor, before: Tensor) -> bool:
+    """Whether scores (P,) are more than a standard error above those `before`, problem by problem."""
+    gain = scores - before
+    return bool(gain.mean() > gain.std() / len(gain) ** 0.5)
 
-    def __init__(self, task: Task, worth: Worth, updates: int, problems: int, noises: int) -> None:
+
+class Best(Callback):
+    """Keeps the policy's state of the highest score on `problems` of their own, the formula, with which it begins,
+    included: a state replaces the one before if it gains more than a standard error of that, problem by problem. It is
+    part of a checkpoint, so a resumed run keeps the same."""
+
+    def __init__(self, task: Task, worth: Worth, updates: int, problems: Sequence[int], noises: int) -> None:
         self.task, self.worth, self.noises = task, worth, noises
-        self.numbers, self.every = range(HELD, HELD + problems), -(-updates // (CHECKS - 1))
+        self.numbers, self.every = problems, -(-updates // (CHECKS - 1))
         self.scores, self.state = torch.zeros(0), {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -38,8 +45,7 @@ class Best(Callback):
     def check(self, module: L.LightningModule) -> None:
         """Score the policy's mean action, and keep its state where that is the best so far."""
         scores = self.task.score(module.policy, self.numbers, "tune", self.worth, self.noises)
-        gain = scores - self.scores if self.state else torch.ones_like(scores)
-        if gain.mean() > gain.std() / len(gain) ** 0.5:
+        if not self.state or gains(scores, self.scores):
             self.scores = scores
             self.state = {k: v.detach().clone() for k, v in module.policy.state_dict().items()}
 

@@ -6,7 +6,7 @@ Everything is keyed by the task's seed and kept in a folder, so that running aga
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +23,11 @@ from sciguide.learner import Task, Worth
 from sciguide.policy import Fixed, Learned, Linear, Policy, Scheduled, Standard
 from sciguide.reward import excess
 from sciguide.search import CMA, RandomSearch, Search, search
-from sciguide.training.kept import CHECKS, Best, History
+from sciguide.training.kept import CHECKS, HELD, Best, History, gains
 from sciguide.training.policy import PolicyModule
 
 LEAST_CHECKED = 1500  # trajectories from which some are spent on choosing the best state
-HELD_PROBLEMS, HELD_NOISES = 32, 2
+HELD_SHARE, HELD_NOISES = 64, 2  # a problem held out for so many trajectories, with so many noises
 Report = Callable[[int, float], None]  # trajectories so far, mean score of the last ones
 
 
@@ -64,14 +64,27 @@ def _search(
     report: Report,
     preference: float = EVEN,
 ) -> Policy:
+    """What the search finds, or with a budget of some size the formula, if that gains no more than a standard error on
+    the problems held out for that; these count as trajectories."""
+    held = held_problems(budget.trajectories)
     each = budget.problems * budget.noises
+    budget = replace(budget, trajectories=budget.trajectories - 2 * len(held) * HELD_NOISES)
 
     def score(candidate: NDArray, generation: int) -> float:
         numbers = range(generation * budget.problems, (generation + 1) * budget.problems)
         return float(task.score(policy(candidate), numbers, "tune", worth, budget.noises, preference).mean())
 
     best = search(make, score, budget.evaluations, state, lambda done, mean: report(done * each, mean))
-    return policy(best)
+    found, formula = policy(best), policy(np.zeros_like(best))
+    if held:
+        scores = [task.score(p, held, "tune", worth, HELD_NOISES, preference) for p in (found, formula)]
+        return found if gains(*scores) else formula
+    return found
+
+
+def held_problems(trajectories: int) -> range:
+    """The problems that decide between states of a policy, more of them the larger the budget."""
+    return range(HELD, HELD + trajectories // HELD_SHARE if trajectories >= LEAST_CHECKED else HELD)
 
 
 def tune_scheduled(
@@ -79,21 +92,33 @@ def tune_scheduled(
     worth: Worth,
     budget: Budget,
     method: type[RandomSearch] | type[CMA] = RandomSearch,
-    constant: bool = False,
+    knots: int | None = None,
     state: Path | None = None,
     report: Report = silent,
     preference: float = EVEN,
 ) -> Policy:
-    """The best table over the levels where a constraint acts; with `constant` one row for all of them."""
+    """The best table over the levels where a constraint acts: a row for each of them, or rows between so many `knots`,
+    linear in their logarithm; one knot is a constant."""
     rows, actions = acting_rows(task), len(task.actions)
+    weights = between(np.log(task.sigmas)[rows], knots)
 
     def policy(numbers: NDArray) -> Scheduled:
         table = torch.zeros(len(task.sigmas), actions, dtype=torch.float64)
-        table[rows] = torch.from_numpy(np.ascontiguousarray(numbers)).reshape(-1, actions)
+        table[rows] = torch.from_numpy(weights @ numbers.reshape(-1, actions))
         return Scheduled(task.sigmas, table)
 
-    size = actions * (1 if constant else len(rows))
+    size = actions * weights.shape[1]
     return _search(task, worth, budget, lambda n: method(size, n, task.seed), policy, state, report, preference)
+
+
+def between(levels: NDArray, knots: int | None) -> NDArray:
+    """The weights (L, K) of K knots, evenly spaced over `levels` (L,), in the values at those; at most one a level."""
+    if knots is None or knots >= len(levels):
+        return np.eye(len(levels))
+    if knots == 1:
+        return np.ones((len(levels), 1))
+    at = np.linspace(levels.min(), levels.max(), knots)
+    return np.stack([np.interp(levels, at, hat) for hat in np.eye(knots)], 1)
 
 
 def tune_linear(
@@ -138,12 +163,12 @@ def tune_learned(
     included; these count as trajectories."""
     policy = Learned(standard, len(task.actions), seed=task.seed)
     sizes = {k: v for k, v in options.items() if k in ("problems", "noises", "replicas")}
-    held = trajectories >= LEAST_CHECKED
-    updates = PolicyModule.updates_within(trajectories - held * CHECKS * HELD_PROBLEMS * HELD_NOISES, **sizes)
+    held = held_problems(trajectories)
+    updates = PolicyModule.updates_within(trajectories - CHECKS * len(held) * HELD_NOISES, **sizes)
     module = PolicyModule(policy, task, worth, updates, **options)
     h = module.hparams
     callbacks: list[Callback] = [Progress(report, h.problems * h.noises * h.replicas)]
-    best = Best(task, worth, updates, HELD_PROBLEMS, HELD_NOISES) if held else None
+    best = Best(task, worth, updates, held, HELD_NOISES) if held else None
     if best:
         callbacks.append(best)
     last = folder / "last.ckpt" if folder else None
