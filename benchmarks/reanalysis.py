@@ -60,7 +60,6 @@ UNTUNED: dict[str, Method | None] = {
 LOOKED = 48  # problems of tuning, of each setting
 CALIBRATION = 32  # problems of tuning, for the scales of optimal interpolation
 INFLATIONS = list(itertools.product((0.3, 0.5, 1.0, 2.0), (0.5, 1.0, 4.0)))
-LEVELS = (200, 500, 850)
 TRAINING = 396  # windows
 SETTINGS = [(10, 0.1, "z"), (10, 0.1, "zu"), (10, 0.1, "uv"), (40, 0.03, "z"), (100, 0.01, "z")]  # stations, error, of
 SMALL_FIT = ("--trainer.max_epochs=1", "--data.steps_per_epoch=20", "--model.width=8")
@@ -124,11 +123,11 @@ def scored(case: Case, folders: Sequence[Path], numbers: Sequence[int], kept: Pa
 
 
 def rows(name: str, found: dict[str, list[list[Scores]]], windows: Sequence[Window]) -> list[dict[str, Any]]:
-    """One row per method, over all levels and at each. Differences are bootstrapped over places: the levels of one
+    """One row per method, over all levels and at each that has windows. Differences are bootstrapped over places: the levels of one
     column, month and hemisphere are not independent, windows of other columns do not overlap."""
     out = []
     for method, seeds in found.items():
-        for level in (None, *LEVELS):
+        for level in (None, *sorted({w.level for w in windows})):
             here = [i for i, w in enumerate(windows) if level in (None, w.level)]
             place = places([windows[i] for i in here])
             own, formula = (
@@ -165,7 +164,7 @@ def places(windows: Sequence[Window]) -> Callable[[NDArray], NDArray]:
     """The mean over the windows of each column, month and hemisphere, as a function of values (windows,)."""
     keys = [(w.column, w.month, w.north) for w in windows]
     order = {k: n for n, k in enumerate(dict.fromkeys(keys))}
-    index = np.array([order[k] for k in keys])
+    index = np.array([order[k] for k in keys], int)
 
     def mean(values: NDArray) -> NDArray:
         return np.bincount(index, values) / np.bincount(index)
@@ -207,7 +206,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--data FILE: the full table needs a reanalysis; --small takes synthetic fields without it")
     runs = given.runs / "small" if given.small else given.runs
     windows = [w for w in fit(given.data, runs, given.small) if w.sector == "judge"]
-    count, seeds, steps = (4, SEEDS[:1], 3) if given.small else (len(windows), SEEDS, None)
+    count, seeds, steps = (6, SEEDS[:1], 3) if given.small else (len(windows), SEEDS, None)
     numbers = [JUDGED + i for i in range(count)]
     judged = [windows[n % len(windows)] for n in numbers]
     table = []
