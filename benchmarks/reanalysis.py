@@ -53,7 +53,7 @@ UNTUNED: dict[str, Method | None] = {
     "observations, nondivergence": Method(equations=BOTH[1:]),
     "formula, likelihood": Method(scales="ml"),
     "formula, knows how well each holds": Method("knows"),
-    "formula, s2 by octave": Method(octaves=True),
+    "formula, white s2": Method(white=True),
     "optimal interpolation": None,
     "nearest training window": Method("nearest"),
 }
@@ -123,8 +123,8 @@ def scored(case: Case, folders: Sequence[Path], numbers: Sequence[int], kept: Pa
 
 
 def rows(name: str, found: dict[str, list[list[Scores]]], windows: Sequence[Window]) -> list[dict[str, Any]]:
-    """One row per method, over all levels and at each that has windows. Differences are bootstrapped over places: the levels of one
-    column, month and hemisphere are not independent, windows of other columns do not overlap."""
+    """One row per method, over all levels and at each that has windows. Differences are bootstrapped over places: the
+    levels of one column, month and hemisphere are not independent, windows of other columns do not overlap."""
     out = []
     for method, seeds in found.items():
         for level in (None, *sorted({w.level for w in windows})):
@@ -179,7 +179,7 @@ def settings(run: Path, steps: int, numbers: Sequence[int], kept: Path) -> list[
         channels = tuple("zuv".index(c) for c in what)
         case = case_of(run, Variety((points, points), channels, (error, error), steps=(steps, steps)))
         found = {"formula": np.zeros(0)}
-        for method in ("formula", "observations alone", "formula, knows how well each holds", "formula, s2 by octave"):
+        for method in ("formula", "observations alone", "formula, knows how well each holds", "formula, white s2"):
             path = kept / f"{points}_{what}_{error}_{method.replace(' ', '_').replace(',', '')}.npy"
             scores = keep(path, case, UNTUNED.get(method, Method()), numbers, 0)
             found[method] = np.array([s.crps.mean() for s in scores])

@@ -19,7 +19,7 @@ from sciguide.kriging import Kriging
 from sciguide.model import NetworkError
 from sciguide.observations import Observations
 from sciguide.policy import Fixed
-from sciguide.residual_spectrum import with_octaves
+from sciguide.residual_spectrum import energies_of, shares
 from sciguide.together import Together, grouped
 
 SHAPE = (3, 8, 7)
@@ -125,7 +125,10 @@ def test_s2_by_octave_beside_observations():
     algebra; measured, it is that of the samples."""
     model, sigma, x0 = wind_model(record("geostrophic"), record("nondivergence")), 2.0, fields(3)
     smooth = model.prior.sample(fields(200))
-    model.equations = with_octaves(model, smooth)
+    model.equations = [
+        replace(e.record, octaves=shares(energies_of(e.operator)(e.physical(smooth)), e.record.s2, 0.0))
+        for e in model.constraints()
+    ]
     index, weight = torch.tensor([3, 100]), torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(2, 4)
     error = torch.full((2,), 0.3, dtype=torch.float64)
     stations = Observations(index[:, None].expand(-1, 4).contiguous(), weight, 0 * error, error, index // 56)
