@@ -130,7 +130,7 @@ def _members(case: Case, method: Method, batch: Problems, noise: Tensor, seed: i
         if method.kind == "nearest":
             best = [int(o.innovation(case.training).square().mean(1).argmin()) for o in each]
             return case.training[best][:, None]
-        pairs = zip(each, noise, batch.numbers, strict=True)
+        pairs = zip(each, noise.to(case.model.device), batch.numbers, strict=True)
         return torch.stack([interpolate(case.model, o, z, method.inflate, n % JUDGED + seed) for o, z, n in pairs])
     if not method.observed:
         batch = batch._replace(members=_without(batch.members, case.problems(method).model, method))
@@ -163,11 +163,12 @@ def _policy(case: Case, method: Method, batch: Problems) -> tuple[Policy | None,
 
 def _scores(case: Case, members: Tensor, truth: Tensor) -> Scores:
     """Of members (M, C, Y, X) of one window (C, Y, X)."""
-    share, count = case.area, len(members)
+    equations = case.model.constraints()
+    residuals = np.array([float(e.energy(members).sqrt().mean()) for e in equations])
+    data = np.array([float(e.energy(truth[None]).sqrt()) for e in equations])
+    share, count, members, truth = case.area, len(members), members.cpu(), truth.cpu()
     ensemble = members.numpy() if count > 1 else np.repeat(members.numpy(), 2, 0)  # one certain member: its error
     crps = (crps_points(ensemble, truth.numpy()) * share.numpy()).sum((1, 2))
     error = float(((members.mean(0) - truth).square() * share).sum((1, 2)).mean())
     variance = float((members.var(0) * share).sum((1, 2)).mean()) * (count + 1) / count if count > 1 else float("nan")
-    equations = case.model.constraints()
-    residuals = np.array([float(e.energy(members).sqrt().mean()) for e in equations])
-    return Scores(crps, error, variance, residuals, np.array([float(e.energy(truth[None]).sqrt()) for e in equations]))
+    return Scores(crps, error, variance, residuals, data)

@@ -28,6 +28,7 @@ from benchmarks import sparse_methods as methods
 from benchmarks.policy_fields import TwoFields
 from benchmarks.policy_rivals import task_of
 from benchmarks.policy_stations import Approximate, Stations
+from benchmarks.reanalysis_scores import Case, Method, score
 from benchmarks.sparse_problems import SETS, TASKS, problems
 from sciguide import equation_step
 from sciguide.actions import Actions, Levers
@@ -42,6 +43,7 @@ from sciguide.policy import Fixed, Scheduled, save_policy
 from sciguide.reward import Pointwise
 from sciguide.training import diffusion
 from sciguide.training.variance import fit_variance
+from sciguide.training.variety import Variety
 from sciguide.writer import open_ensemble
 
 STEPS, MEMBERS = 3, 2
@@ -184,6 +186,20 @@ def sparse_methods(device: str) -> xr.Dataset:
     return xr.Dataset({name: (("member", "c", "y", "x"), fields) for name, fields in found.items()})
 
 
+def reanalysis_methods(device: str) -> xr.Dataset:
+    """Scores by the methods of the reanalysis table."""
+    model = Model.load("poisson/model.pt", device)
+    data = GridData(**yaml.safe_load(Path("poisson/config.yaml").read_text())["data"])
+    data.setup()
+    truths, training = (model.normaliser.encode(torch.tensor(data.split(s)).double()) for s in ("validation", "train"))
+    case = Case(model, truths, training.to(device), Variety((9, 9), (0, 1), steps=(2, 2)))
+    tried = {kind: Method(kind, ("poisson",)) for kind in ("none", "guided", "knows", "interpolation", "nearest")}
+    tried["equations alone"] = Method(equations=("poisson",), observed=False)
+    found = {name: score(case, method, [0, 1], 0) for name, method in tried.items()}
+    rows = {n: [np.r_[s.crps, s.error, s.residuals, s.data] for s in each] for n, each in found.items()}
+    return xr.Dataset({name: (("problem", "score"), each) for name, each in rows.items()})
+
+
 def refused(device: str) -> xr.Dataset:
     """Nothing, where what mixes devices raises, which all other cases rest on."""
     x, y = torch.ones(3, device=device), torch.ones(3)
@@ -230,6 +246,7 @@ def cases() -> dict[str, Callable[[str], xr.Dataset]]:
         for name, (run, options) in DRAWN.items()
     }
     tables = {"worlds of the policy tables": policy_worlds, "methods of the sparse table": sparse_methods}
+    tables["methods of the reanalysis table"] = reanalysis_methods
     return {"refusals": refused, **found, "tuning": tuned, "the command": commanded, "training": trained, **tables}
 
 
