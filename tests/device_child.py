@@ -25,6 +25,11 @@ from elsewhere import NAME, elsewhere
 from test_fused_path import flow
 
 from benchmarks import sparse_methods as methods
+from benchmarks.oracle_learner import GROUPS, learn
+from benchmarks.oracle_linear import metric_rows
+from benchmarks.oracle_points import point_rows
+from benchmarks.oracle_quadratic import energy_rows, speed_rows
+from benchmarks.oracle_unguided import mixture_rows
 from benchmarks.policy_fields import TwoFields
 from benchmarks.policy_rivals import task_of
 from benchmarks.policy_stations import Approximate, Stations
@@ -174,6 +179,20 @@ def policy_worlds(device: str) -> xr.Dataset:
     return xr.Dataset(worlds)
 
 
+def oracle_studies(device: str) -> xr.Dataset:
+    """Numbers of the oracle's table."""
+    there = find_device(device)
+    rows = [
+        *mixture_rows(0, 64, (3,), 2, 200, 2, device=there),
+        *metric_rows(8, (2,), ("both err",), device=there),
+        *point_rows(8, (5,), (2,), device=there),
+        *energy_rows(8, 2, (1.0,), 2, device=there),
+        *speed_rows(4, 2, 2, 2, (1.0,), device=there),
+    ]
+    learned = learn("points", next(iter(GROUPS)), 0, 64, 1, 2, there).share[-1]
+    return xr.Dataset({"value": ("row", np.array([*(r.value for r in rows), learned]))})
+
+
 def sparse_methods(device: str) -> xr.Dataset:
     """Ensembles by the methods of the sparse table."""
     model = Model.load("poisson/model.pt", device)
@@ -246,6 +265,7 @@ def cases() -> dict[str, Callable[[str], xr.Dataset]]:
         for name, (run, options) in DRAWN.items()
     }
     tables = {"worlds of the policy tables": policy_worlds, "methods of the sparse table": sparse_methods}
+    tables["studies of the oracle's table"] = oracle_studies
     tables["methods of the reanalysis table"] = reanalysis_methods
     return {"refusals": refused, **found, "tuning": tuned, "the command": commanded, "training": trained, **tables}
 
