@@ -78,9 +78,9 @@ def describe_residual(equation: "EquationRecord") -> str:
     text = f"floor of the relative residual {equation.floor**0.5:.3g}"
     if not equation.octaves:
         return f"{text}, taken for white"
-    names = equation.operator["residual"]["names"]
-    each = [f"{n} {of[-1]:.2g} and {of[0]:.2g}" for n, of in zip(names, equation.octaves, strict=True)]
-    return f"{text}; times white noise's in the longest and the shortest octave: {', '.join(each)}"
+    names = [f"{n} " for n in equation.operator["residual"]["names"]] if len(equation.octaves) > 1 else [""]
+    each = [f"{n}{of[-1]:.2g} and {of[0]:.2g}" for n, of in zip(names, equation.octaves, strict=True)]
+    return f"{text}, in the longest and the shortest octave {', '.join(each)} times white noise's"
 
 
 def describe_folder(folder: Path) -> list[str]:
