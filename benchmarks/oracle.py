@@ -1,6 +1,6 @@
 """Relations that Gaussian fields settle, where the denoiser and the posterior are known exactly.
 
-    python benchmarks/oracle.py [--small] [--only NAME ...] [--date 2026-01-31]
+    python benchmarks/oracle.py [--small] [--only NAME ...] [--date 2026-01-31] [--device cuda]
 
 writes benchmarks/results/oracle.csv (--small: oracle_small.csv), one number a row. Rows without an interval are exact;
 the others are estimates from `n` samples, truths, problems or seeds, with 95 % bootstrap intervals. By study:
@@ -12,7 +12,7 @@ the others are estimates from `n` samples, truths, problems or seeds, with 95 % 
 - A4 trajectories that learning takes (`oracle_learner.py`). Rivals of the learned policy are in `policy.py`.
 
 Settings are those of the functions' defaults. On one core it takes about half an hour, --small two minutes. With --only
-the rows of other studies stay in the table as they are.
+the rows of other studies stay in the table as they are. Numbers are drawn on the host, whatever the --device.
 """
 
 import argparse
@@ -33,9 +33,9 @@ from benchmarks.oracle_points import point_rows
 from benchmarks.oracle_quadratic import energy_rows, speed_rows
 from benchmarks.oracle_rows import Row
 from benchmarks.oracle_unguided import gaussian_rows, mixture_rows
-from benchmarks.tables import RESULTS, read_table, write_table
+from benchmarks.tables import RESULTS, add_device, read_table, write_table
 
-Study = Callable[[], list[Row]]
+Study = Callable[..., list[Row]]  # on a `device`
 
 FULL: dict[str, Study] = {
     **{f"mixture {seed}": partial(mixture_rows, seed) for seed in range(3)},
@@ -64,18 +64,19 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="smaller fields and fewer samples, two minutes")
     parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
     parser.add_argument("--only", nargs="*", default=[], choices=FULL, help="studies; all if left out")
+    add_device(parser)
     given = parser.parse_args()
     rows: list[Row] = []
     for name, study in (SMALL if given.small else FULL).items():
         if not given.only or name in given.only:
             begun = time.perf_counter()
-            rows += study()
+            rows += study(device=given.device)
             print(f"{name}: {time.perf_counter() - begun:.0f} s", flush=True)
     path = RESULTS / f"oracle{'_small' if given.small else ''}.csv"
     made = {row.study for row in rows}
     kept = [row for row in read_table(path) if row["study"] not in made] if given.only else []
     about = f"relations that Gaussian fields settle; {given.date}; {torch.get_num_threads()} threads"
-    write_table(path, [*kept, *(row._asdict() for row in rows)], about)
+    write_table(path, [*kept, *(row._asdict() for row in rows)], about, given.device)
 
 
 if __name__ == "__main__":

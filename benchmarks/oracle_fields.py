@@ -58,7 +58,7 @@ class HartleyPrior(Prior):
 
     def diagonal(self, f: Tensor) -> Tensor:
         n = f.shape[-1]
-        modes = hartley(torch.eye(n * n, dtype=f.dtype).reshape(-1, n, n)).flatten(1)
+        modes = hartley(torch.eye(n * n, dtype=f.dtype, device=f.device).reshape(-1, n, n)).flatten(1)
         return (f.flatten(1) @ modes.square()).reshape(-1, 1, n, n)
 
     def channel_mean(self, f: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from benchmarks.policy_fields import Told, TwoFields
 from benchmarks.policy_rivals import task_of
 from sciguide.actions import Actions, Levers
 from sciguide.bootstrap import bootstrap
+from sciguide.device import CPU
 from sciguide.guidance import Guidance
 from sciguide.kriging import Kriging
 from sciguide.learner import JUDGED, Task, Worth, clipped_loss
@@ -47,24 +48,28 @@ GROUPS = {  # noises and replicas of a problem, and how many members share a bas
 
 
 class Misreported:
-    """Problems of `POINTS` observations of a field, 16 x 16, whose errors are `factor` times as large as told."""
+    """Problems of `POINTS` observations of a field, 16 x 16, whose errors are `factor` times as large as told, on
+    a device."""
 
     N, POINTS, ERROR, STEPS = 16, 40, 0.1, 10
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device = CPU) -> None:
         rng = np.random.default_rng(9)
-        self.prior = gaussian(power_law(self.N, 3.0))
+        self.prior = gaussian(power_law(self.N, 3.0)).to(device)
         self.chain = Chain(self.prior.filter, self.prior, karras_sigmas(self.STEPS, SIGMA_MIN, widest(self.prior)))
         index = torch.from_numpy(rng.choice(self.N**2, self.POINTS, replace=False))
-        rows = at_points(index, torch.zeros(self.POINTS).double(), self.ERROR)
+        rows = at_points(index, torch.zeros(self.POINTS).double(), self.ERROR).to(device)
+        index = index.to(device)
         self.index, self.kriging = index, Kriging(self.prior, rows, "told")
 
     def draw(self, number: int) -> tuple[Tensor, Tensor, float]:
         """The truth (1, n, n), the observed values (m,), and the factor."""
         rng = np.random.default_rng([number, 8])
         factor = float(np.exp(rng.uniform(-1, 1) * np.log(10)))
-        truth = self.prior.sample(torch.from_numpy(rng.standard_normal((1, 1, self.N, self.N))))[0]
-        noise = torch.from_numpy(rng.standard_normal(self.POINTS))
+        truth = self.prior.sample(torch.from_numpy(rng.standard_normal((1, 1, self.N, self.N))).to(self.index.device))[
+            0
+        ]
+        noise = torch.from_numpy(rng.standard_normal(self.POINTS)).to(truth)
         return truth, truth.flatten()[self.index] + factor * self.ERROR * noise, factor
 
     def problems(self, numbers: Sequence[int]) -> list[Problems]:
@@ -90,21 +95,21 @@ class Setting(NamedTuple):
     best: Callable[[Sequence[int], int], Policy]
 
 
-def setting(name: str, seed: int) -> Setting:
+def setting(name: str, seed: int, device: torch.device = CPU) -> Setting:
     """`errors` or `points`."""
     if name == "errors":
-        fields = TwoFields(1.5, when="always")
+        fields = TwoFields(1.5, when="always", device=device)
 
         def told(numbers: Sequence[int], noises: int) -> Policy:
             variance = torch.stack([fields.draw(n)[2][:, 0].square() for n in numbers]).repeat_interleave(noises, 0)
-            turn = (variance / torch.tensor(fields.error.mse[0])).log()
+            turn = (variance / variance.new_tensor(fields.error.mse[0])).log()
             return Told(torch.cat([turn.new_zeros(len(turn), BANDS), turn], 1))
 
         return Setting(task_of(fields, seed), told)
-    points = Misreported()
+    points = Misreported(device)
 
     def known(numbers: Sequence[int], noises: int) -> Policy:
-        factors = torch.tensor([points.draw(n)[2] for n in numbers]).double().repeat_interleave(noises, 0)
+        factors = points.prior.mean.new_tensor([points.draw(n)[2] for n in numbers]).repeat_interleave(noises, 0)
         return Told(2 * factors.log()[:, None])
 
     return Setting(points.task(seed), known)
@@ -152,23 +157,25 @@ class Start(NamedTuple):
     policy: Learned
 
 
-def start(name: str, seed: int) -> Start:
-    task, _ = found = setting(name, seed)
+def start(name: str, seed: int, device: torch.device = CPU) -> Start:
+    task, _ = found = setting(name, seed, device)
     worth, standard = task.measure(Pointwise(torch.ones(task.shape).double()), range(8), 2)
     if name == "points":
         worth = replace(worth, weights=torch.zeros_like(worth.weights))
     return Start(found, worth, Learned(standard, len(task.actions), seed=seed))
 
 
-def scatter(name: str, kind: str, seed: int) -> float:
+def scatter(name: str, kind: str, seed: int, device: torch.device = CPU) -> float:
     """The rms advantage of the first policy: what its actions do, and what else differs within a group."""
-    (task, _), worth, policy = start(name, seed)
+    (task, _), worth, policy = start(name, seed, device)
     return float(play(policy, task, worth, 0, kind)[1][0].square().mean().sqrt())
 
 
-def learn(name: str, kind: str, seed: int, trajectories: int, every: int, judged: int) -> Curve:
+def learn(
+    name: str, kind: str, seed: int, trajectories: int, every: int, judged: int, device: torch.device = CPU
+) -> Curve:
     """Learn from nothing, judged before and after every `every` updates."""
-    (task, best), worth, policy = start(name, seed)
+    (task, best), worth, policy = start(name, seed, device)
     numbers, noises = [JUDGED + i for i in range(judged)], 4
 
     def energy(policy: Policy) -> float:
@@ -191,15 +198,16 @@ def learner_rows(
     longest: int = 32_768,
     judged: int = 64,
     names: Sequence[str] = ("errors", "points"),
+    device: torch.device = CPU,
 ) -> list[Row]:
     """The share reached at some budgets, and the trajectories to some shares of the best, over seeds. On `points`
     groups of other noise get the `longest` budget."""
     sheet = Sheet("A4 trajectories that learning takes")
     for name, kind in product(names, GROUPS):
         most = longest if name == "points" and not kind.startswith("the same noise") else trajectories
-        wide = np.array([scatter(name, kind, seed) for seed in range(seeds)])
+        wide = np.array([scatter(name, kind, seed, device) for seed in range(seeds)])
         sheet.mean(name, kind, "", "", **{"rms advantage of the first policy": wide})
-        curves = [learn(name, kind, seed, most, max(1, most // 4096), judged) for seed in range(seeds)]
+        curves = [learn(name, kind, seed, most, max(1, most // 4096), judged, device) for seed in range(seeds)]
         for budget in (512, 2048, 8192, 32_768):
             if budget <= most:
                 found = np.array([c.share[c.trajectories <= budget][-1] for c in curves])

@@ -21,6 +21,7 @@ from benchmarks.oracle_rows import Row, Sheet
 from benchmarks.policy_fields import K2, Elliptic
 from sciguide.constraints import EquationOnModel, EquationRecord
 from sciguide.datasets.normaliser import Normaliser
+from sciguide.device import CPU
 from sciguide.equation_step import EquationStep
 from sciguide.gradient_step import GradientStep
 from sciguide.grid import Grid
@@ -35,14 +36,14 @@ Correct = Callable[[Tensor, float], Tensor]
 
 
 class Relation:
-    """What `EquationStep` asks of a model, n x n, with the errors `du`, `df`."""
+    """What `EquationStep` asks of a model, n x n, with the errors `du`, `df`, on a device."""
 
-    def __init__(self, du: float, df: float, n: int = 32) -> None:
+    def __init__(self, du: float, df: float, n: int = 32, device: torch.device = CPU) -> None:
         self.shape, self.du, self.df = (2, n, n), du, df
         self.grid = Grid.uniform((n, n), boundary=("periodic", "periodic"))
         half = np.pi * torch.fft.fftfreq(n, dtype=torch.float64)
-        symbol = -(4 * half.sin()[:, None] ** 2 + 4 * half.sin() ** 2 + K2)
-        self.S = power_law(n, 3.0)
+        symbol = -(4 * half.sin()[:, None] ** 2 + 4 * half.sin() ** 2 + K2).to(device)
+        self.S = power_law(n, 3.0).to(device)
         std = [1.0, float((symbol**2 * self.S).mean().sqrt())]
         self.symbol = symbol / std[1]  # of u to f, both normalised
         self.normaliser = Normaliser(np.zeros(2), np.array(std), np.zeros(2, bool), ("u", "f"))
@@ -50,10 +51,11 @@ class Relation:
         self.error = NetworkError([SIGMA_MIN, 10.0], [[du**2, df**2]] * 2)
         self.along = torch.stack([torch.ones_like(symbol), self.symbol])  # the truth's direction at each wavenumber
         C = self.S * self.along[:, None] * self.along
-        C = C + torch.tensor([du**2, df**2]).double().diag()[..., None, None]
+        C = C + self.fixed(0.0)
         values, vectors = torch.linalg.eigh(C.permute(2, 3, 0, 1))
         vectors = vectors.permute(2, 3, 0, 1).to(torch.complex128)
-        self.prior = Spectral(torch.zeros(self.shape).double(), values.permute(2, 0, 1), vectors, ("fft", "fft"))
+        mean = torch.zeros(self.shape, dtype=torch.float64, device=device)
+        self.prior = Spectral(mean, values.permute(2, 0, 1), vectors, ("fft", "fft"))
         operator = Elliptic().on(self.grid, scale=std[1])
         record = EquationRecord(operator.to_dict(), [0, 1], [1e-12], 1e-6)
         self.equation = EquationOnModel(record, self.normaliser, self.grid)
@@ -84,7 +86,7 @@ class Relation:
         """Exact numbers of a linear map from white noise to fields: W2 to the truth, the rms residual over the rms of
         f, and both std ratios."""
         n = self.shape[-1]
-        impulse = torch.zeros(2, *self.shape, dtype=torch.float64)
+        impulse = self.S.new_zeros(2, *self.shape)
         impulse[0, 0, 0, 0] = impulse[1, 1, 0, 0] = n  # all Fourier modes 1
         T = torch.fft.fft2(sampler(impulse), norm="ortho").real  # (noise, field, k)
         C = torch.einsum("nakl,nbkl->abkl", T, T)
@@ -97,7 +99,7 @@ class Relation:
 
     def fixed(self, sigma: float) -> Tensor:
         """diag(du^2, df^2) at every wavenumber, (2, 2, n, n)."""
-        return torch.tensor([self.du**2, self.df**2]).double().diag()[..., None, None].expand(2, 2, *self.shape[1:])
+        return self.S.new_tensor([self.du**2, self.df**2]).diag()[..., None, None].expand(2, 2, *self.shape[1:])
 
     def joint(self, sigma: float) -> Tensor:
         """M of the joint prior at every wavenumber, (2, 2, n, n)."""
@@ -113,11 +115,13 @@ class Relation:
         return torch.fft.ifft2(X - VJ * share, norm="ortho").real
 
 
-def metric_rows(n: int = 32, budgets: Sequence[int] = (10, 20), cases: Sequence[str] = tuple(ERRORS)) -> list[Row]:
+def metric_rows(
+    n: int = 32, budgets: Sequence[int] = (10, 20), cases: Sequence[str] = tuple(ERRORS), device: torch.device = CPU
+) -> list[Row]:
     """Which field moves, and whether the projection acts at the end or at every step."""
     sheet = Sheet("A2 linear constraint: which field moves, and when")
     for case in cases:
-        relation = Relation(*ERRORS[case], n)
+        relation = Relation(*ERRORS[case], n, device)
         methods: dict[str, tuple[Correct | None, bool]] = {"unguided": (None, False)}
         for power in (-4, -2, 0, 2, 4):
             methods[f"at the end, w = 1e{power:+d} of the best"] = relation.projection(10.0**power).correct, False
@@ -137,7 +141,7 @@ class Directions:
 
     def __init__(self, relation: Relation) -> None:
         self.relation, self.step = relation, relation.projection()
-        self.V = torch.tensor([relation.du**2, relation.df**2]).double()[:, None, None]
+        self.V = relation.S.new_tensor([relation.du**2, relation.df**2])[:, None, None]
 
     def gradient(self, x0: Tensor, sigma: float, size: float, power: float, turned: bool) -> Tensor:
         """Down the normalised gradient of R, `turned` by the metric, by `size` sigma^power, rms over the points."""
@@ -159,19 +163,21 @@ class Directions:
         return x0 - moved
 
 
-def direction_rows(n: int = 32, steps: int = 10, members: int = 32, fused: bool = True) -> list[Row]:
+def direction_rows(
+    n: int = 32, steps: int = 10, members: int = 32, fused: bool = True, device: torch.device = CPU
+) -> list[Row]:
     """The rms residual over the rms of f that each direction leaves. The normalised gradient acts at every step, with
     the best of 54 settings of `Directions.gradient`, on other noise; `fused`: also the project's gradient step."""
     sheet = Sheet("A2 linear constraint: directions")
-    draws = torch.from_numpy(np.random.default_rng(0).standard_normal((2, members, 2, n, n)))
+    draws = torch.from_numpy(np.random.default_rng(0).standard_normal((2, members, 2, n, n))).to(device)
     for case in ERRORS:
-        relation = Relation(*ERRORS[case], n)
+        relation = Relation(*ERRORS[case], n, device)
         directions = Directions(relation)
 
         def left(
             correct: Correct | None, always: bool, noise: Tensor = draws[1], of: Relation = relation
         ) -> np.ndarray:
-            return of.equation.energy(of.chain(noise, steps, correct, always)).sqrt().numpy()
+            return of.equation.energy(of.chain(noise, steps, correct, always)).sqrt().cpu().numpy()
 
         schedules = list(product(np.geomspace(1e-4, 1, 9).tolist(), (0.0, 0.5, 1.0), (False, True)))
 

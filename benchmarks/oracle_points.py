@@ -24,6 +24,7 @@ from torch import Tensor
 from benchmarks.oracle_fields import SIGMA_MIN, gaussian, power_law, widest
 from benchmarks.oracle_rows import Row, Sheet
 from benchmarks.oracle_samplers import along_prior
+from sciguide.device import CPU
 from sciguide.kriging import Kriging
 from sciguide.observations import Observations
 from sciguide.prior import Prior
@@ -45,20 +46,23 @@ def at_points(index: Tensor, value: Tensor, error: float) -> Observations:
 
 class Points:
     """`m` random grid points of a field, n x n, with errors of standard deviation `error`; `truths` of them, one for
-    each of the first rows of a batch."""
+    each of the first rows of a batch; `device`: that all of it is on."""
 
-    def __init__(self, m: int, n: int = 32, error: float = ERROR, truths: int = 16, seed: int = 0) -> None:
+    def __init__(
+        self, m: int, n: int = 32, error: float = ERROR, truths: int = 16, seed: int = 0, device: torch.device = CPU
+    ) -> None:
         rng, d = np.random.default_rng([seed, m]), n * n
-        self.prior, self.error, self.truths = gaussian(power_law(n, EXPONENT)), error, truths
-        truth = self.prior.sample(torch.from_numpy(rng.standard_normal((truths, 1, n, n))))
-        self.index = torch.from_numpy(np.sort(rng.choice(d, m, replace=False)))
-        y = truth.flatten(1)[:, self.index] + error * torch.from_numpy(rng.standard_normal((truths, m)))
+        self.prior, self.error, self.truths = gaussian(power_law(n, EXPONENT)).to(device), error, truths
+        truth = self.prior.sample(torch.from_numpy(rng.standard_normal((truths, 1, n, n))).to(device))
+        self.index = torch.from_numpy(np.sort(rng.choice(d, m, replace=False))).to(device)
+        y = truth.flatten(1)[:, self.index] + error * torch.from_numpy(rng.standard_normal((truths, m))).to(device)
         # after the truths, one column of noise for every point, about the first truth's mean
         self.y = torch.cat([y, y[:1].expand(d, -1)])
-        self.noise = torch.cat([torch.zeros(truths, d), torch.eye(d)]).double().reshape(-1, 1, n, n)
-        self.rows = at_points(self.index, self.y, error)
-        C = self.prior.scale_modes(torch.eye(d).double().reshape(d, 1, n, n), self.prior.variances).reshape(d, d)
-        gain = torch.linalg.solve(C[self.index][:, self.index] + error**2 * torch.eye(m), C[self.index]).T
+        unit = torch.eye(d, dtype=y.dtype, device=device)
+        self.noise = torch.cat([unit.new_zeros(truths, d), unit]).reshape(-1, 1, n, n)
+        self.rows = at_points(self.index, self.y, error).to(device)
+        C = self.prior.scale_modes(unit.reshape(d, 1, n, n), self.prior.variances).reshape(d, d)
+        gain = torch.linalg.solve(C[self.index][:, self.index] + error**2 * unit[:m, :m], C[self.index]).T
         self.jacobian = lru_cache(self._jacobian)
         self.mean = y @ gain.T
         self.std = (C - gain @ C[self.index]).diagonal().sqrt()
@@ -131,7 +135,7 @@ def judged(points: Points, finished: Tensor) -> Distance:
     means, unit = finished.flatten(1).split([points.truths, len(points.noise) - points.truths])
     bias = ((means - points.mean) / points.std).square().mean(1).sqrt()
     variance = (unit - means[0]).square().sum(0)
-    return Distance(bias.numpy(), float((variance / points.std**2).mean().sqrt()))
+    return Distance(bias.cpu().numpy(), float((variance / points.std**2).mean().sqrt()))
 
 
 def pigdm(sigma: float) -> float:
@@ -142,11 +146,16 @@ def sda(gamma: float) -> Callable[[float], float]:
     return lambda sigma: gamma * sigma**2
 
 
-def point_rows(n: int = 32, numbers: Sequence[int] = (20, 100, 400), budgets: Sequence[int] = (10, 20)) -> list[Row]:
+def point_rows(
+    n: int = 32,
+    numbers: Sequence[int] = (20, 100, 400),
+    budgets: Sequence[int] = (10, 20),
+    device: torch.device = CPU,
+) -> list[Row]:
     """Every form, for so many points and noise levels."""
     sheet = Sheet("A2 observations")
     for m, steps in ((m, steps) for m in numbers for steps in budgets):
-        points, case = Points(m, n), f"{m} points of {n * n}"
+        points, case = Points(m, n, device=device), f"{m} points of {n * n}"
         prior = points.prior
         unmoved = prior.sample(points.noise, widest(prior))
         found = {
@@ -160,7 +169,7 @@ def point_rows(n: int = 32, numbers: Sequence[int] = (20, 100, 400), budgets: Se
         tuned = [distance(points, partial(points.likelihood, r2=sda(g)), steps) for g in GAMMAS]
         found["SDA, best gamma"] = min(tuned, key=lambda d: float(np.nan_to_num(d.bias.mean(), nan=np.inf)))
         for off in (-0.5, 0.5):
-            wrong, name = gaussian(power_law(n, EXPONENT + off)), f"exponent {off:+} wrong"
+            wrong, name = gaussian(power_law(n, EXPONENT + off)).to(device), f"exponent {off:+} wrong"
             found[f"kriging step, M: {name}"] = distance(points, points.kriging(wrong).correct, steps)
             start = points.kriging(wrong).start(points.noise, widest(wrong))
             whole = distance(points, points.kriging(wrong).correct, steps, start, wrong)

@@ -24,6 +24,7 @@ from benchmarks.oracle_fields import SIGMA_MIN, gaussian, hartley, power_law, wi
 from benchmarks.oracle_rows import Row, Sheet
 from benchmarks.oracle_unguided import Judge
 from sciguide.antithetic import error_draws, mean_residual
+from sciguide.device import CPU
 from sciguide.noise import normals
 from sciguide.reward import Pointwise, energy_score
 from sciguide.sampler import karras_sigmas, sample
@@ -79,14 +80,22 @@ class Speeds:
 
 
 class Guide:
-    """The step of one `form` on one constraint, below the noise level `gate`, for chains of `noise` keyed by seed."""
+    """The step of one `form` on one constraint, below the noise level `gate`, for chains of `noise` keyed by seed, on a
+    device."""
 
     FORMS = ("naive", "antithetic", "antithetic, spread", "exact mean", "exact mean and covariance")
 
-    def __init__(self, constraint: Energy | Speeds, form: str, seed: int, gate: float = np.inf) -> None:
+    def __init__(
+        self,
+        constraint: Energy | Speeds,
+        form: str,
+        seed: int,
+        gate: float = np.inf,
+        device: torch.device = CPU,
+    ) -> None:
         self.constraint, self.form, self.seed, self.gate = constraint, form, seed, gate
-        self.prior = gaussian(power_law(N, EXPONENT))
-        eye = torch.eye(N * N, dtype=torch.float64).reshape(-1, 1, N, N)
+        self.prior = gaussian(power_law(N, EXPONENT)).to(device)
+        eye = torch.eye(N * N, dtype=torch.float64, device=device).reshape(-1, 1, N, N)
         self.covariance = lru_cache(lambda sigma: self.prior.apply_M(eye, sigma).flatten(1))
 
     def expected(self, x0: Tensor, sigma: float, index: int, M: Tensor) -> tuple[Tensor, Tensor | float]:
@@ -108,7 +117,7 @@ class Guide:
         r, v = self.expected(x0, sigma, index, M)
         J = self.constraint.jacobian(x0)
         JM = J @ M
-        S = JM @ J.mT + self.constraint.error**2 * torch.eye(r.shape[1], dtype=r.dtype) + v
+        S = JM @ J.mT + self.constraint.error**2 * torch.eye(r.shape[1]).to(r) + v
         step = (torch.linalg.solve(S, r[..., None]).mT @ JM)[:, 0]
         return x0 - step.reshape(x0.shape), None
 
@@ -123,8 +132,8 @@ class Guide:
         return last
 
 
-def white(seed: int, members: int) -> Tensor:
-    return torch.from_numpy(normals(seed, range(members), 0, (1, N, N), np.float64))
+def white(seed: int, members: int, device: torch.device = CPU) -> Tensor:
+    return torch.from_numpy(normals(seed, range(members), 0, (1, N, N), np.float64)).to(device)
 
 
 def gated(make: Callable[..., Guide], steps: int, noise: Tensor, loss: Callable[[Tensor], float]) -> Guide:
@@ -145,7 +154,11 @@ def energy_posterior(constraint: Energy, samples: int, seed: int) -> Tensor:
 
 
 def energy_rows(
-    samples: int = 2048, steps: int = 20, told: tuple[float, ...] = (0.5, 1.0, 2.0), n: int = 100
+    samples: int = 2048,
+    steps: int = 20,
+    told: tuple[float, ...] = (0.5, 1.0, 2.0),
+    n: int = 100,
+    device: torch.device = CPU,
 ) -> list[Row]:
     """Distances to the posterior of a field whose mean square is told; `n`: of the bootstrap."""
     sheet = Sheet("A2 quadratic constraint: mean square told")
@@ -159,7 +172,7 @@ def energy_rows(
             return judge.w1(judge.leading_modes(hartley(x).flatten(1)), reference[: len(x)])
 
         def rows(name: str, x: Tensor, E: float = E, case: str = case, reference: np.ndarray = reference) -> None:
-            over = (x.square().mean((1, 2, 3)) / E).numpy()
+            over = (x.square().mean((1, 2, 3)) / E).cpu().numpy()
             sheet.mean(case, name, steps, "", mean_square_over_told=over)
             sheet.statistic(
                 case, name, steps, "", "rms_residual_over_told", over, lambda q: ((q - 1) ** 2).mean() ** 0.5
@@ -168,9 +181,10 @@ def energy_rows(
             sheet.statistic(case, name, steps, "", "W1", pair, judge.w1, n)
 
         rows("posterior, other draws", other)
-        make, noise = partial(Guide, constraint, seed=11), white(11, samples)
+        make, noise = partial(Guide, constraint, seed=11, device=device), white(11, samples, device)
         rows("unguided", make("naive", gate=0.0).chain(noise, steps))
-        best = gated(partial(Guide, constraint, seed=12), steps, white(12, samples // 4), distance)
+        other = partial(Guide, constraint, seed=12, device=device)
+        best = gated(other, steps, white(12, samples // 4, device), distance)
         rows("naive, best gate", best.chain(noise, steps))
         for form in Guide.FORMS:
             rows(form, make(form).chain(noise, steps))
@@ -179,14 +193,17 @@ def energy_rows(
 
 def slice_sampling(constraint: Speeds, start: Tensor, sweeps: int, seed: int) -> Tensor:
     """Elliptical slice sampling of every member by itself from `start` (B, 1, N, N)."""
-    prior, rng = gaussian(power_law(N, EXPONENT)), np.random.default_rng([seed, 6])
+    prior, rng = gaussian(power_law(N, EXPONENT)).to(start.device), np.random.default_rng([seed, 6])
+
+    def drawn(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(start.device)
 
     x, current = start, constraint.log_likelihood(start)
     for _ in range(sweeps):
-        other = prior.sample(torch.from_numpy(rng.standard_normal(x.shape)))
-        least = current + torch.from_numpy(rng.random(len(x))).log()
-        angle = torch.from_numpy(rng.uniform(0, 2 * np.pi, len(x)))
-        low, high, open_ = angle - 2 * np.pi, angle.clone(), torch.ones(len(x), dtype=torch.bool)
+        other = prior.sample(drawn(rng.standard_normal(x.shape)))
+        least = current + drawn(rng.random(len(x))).log()
+        angle = drawn(rng.uniform(0, 2 * np.pi, len(x)))
+        low, high, open_ = angle - 2 * np.pi, angle.clone(), torch.ones_like(angle, dtype=torch.bool)
         while bool(open_.any()):
             turn = angle[open_, None, None, None]
             proposed = x[open_] * turn.cos() + other[open_] * turn.sin()
@@ -199,22 +216,22 @@ def slice_sampling(constraint: Speeds, start: Tensor, sweeps: int, seed: int) ->
             bad = rows[~good]
             negative = angle[bad] < 0
             low[bad[negative]], high[bad[~negative]] = angle[bad[negative]], angle[bad[~negative]]
-            angle[bad] = low[bad] + (high[bad] - low[bad]) * torch.from_numpy(rng.random(len(bad)))
+            angle[bad] = low[bad] + (high[bad] - low[bad]) * drawn(rng.random(len(bad)))
             open_[rows[good]] = False
     return x
 
 
 class SpeedProblems:
-    """`problems` truths with squared speeds at points of their own field, `members` of each."""
+    """`problems` truths with squared speeds at points of their own field, `members` of each, on a device."""
 
-    def __init__(self, mean: float, problems: int, members: int, seed: int) -> None:
+    def __init__(self, mean: float, problems: int, members: int, seed: int, device: torch.device = CPU) -> None:
         rng = np.random.default_rng([seed, 7])
-        prior = gaussian(power_law(N, EXPONENT))
-        self.truth = prior.sample(torch.from_numpy(rng.standard_normal((problems, 1, N, N))))
-        index = torch.from_numpy(rng.choice(N * N, POINTS, replace=False))
+        prior = gaussian(power_law(N, EXPONENT)).to(device)
+        self.truth = prior.sample(torch.from_numpy(rng.standard_normal((problems, 1, N, N))).to(device))
+        index = torch.from_numpy(rng.choice(N * N, POINTS, replace=False)).to(device)
         y = (mean + self.truth.flatten(1)[:, index]).square()
-        y = y + SPEED_ERROR * torch.from_numpy(rng.standard_normal(y.shape))
-        self.members, self.noise = members, white(seed, problems * members)
+        y = y + SPEED_ERROR * torch.from_numpy(rng.standard_normal(y.shape)).to(device)
+        self.members, self.noise = members, white(seed, problems * members, device)
         self.constraint = Speeds(mean, index, y.repeat_interleave(members, 0), SPEED_ERROR)
 
     def scores(self, x: Tensor) -> np.ndarray:
@@ -225,21 +242,26 @@ class SpeedProblems:
 
 
 def speed_rows(
-    problems: int = 128, members: int = 8, steps: int = 20, sweeps: int = 1000, means: tuple[float, ...] = (1.0, 2.0)
+    problems: int = 128,
+    members: int = 8,
+    steps: int = 20,
+    sweeps: int = 1000,
+    means: tuple[float, ...] = (1.0, 2.0),
+    device: torch.device = CPU,
 ) -> list[Row]:
     """Energy scores, and their differences from the unguided chain's over the same problems. The two runs of slice
     sampling, from draws of the prior and from guided members, say how well it mixes."""
     sheet = Sheet("A2 quadratic constraint: squared speeds told")
     for mean in means:
         case = f"(U + x)^2 at {POINTS} points of {N * N}, U = {mean:g}, errors {SPEED_ERROR:g}"
-        tuned, judged = SpeedProblems(mean, problems // 4, members, 21), SpeedProblems(mean, problems, members, 22)
-        make = partial(Guide, tuned.constraint, seed=21)
+        tuned, judged = (SpeedProblems(mean, p, members, s, device) for p, s in ((problems // 4, 21), (problems, 22)))
+        make, guided = partial(Guide, tuned.constraint, seed=21, device=device), partial(Guide, judged.constraint)
         best = gated(make, steps, tuned.noise, lambda x, of=tuned: float(of.scores(x).mean()))
         forms = {"unguided": ("naive", 0.0), "naive, best gate": ("naive", best.gate)}
         forms |= {form: (form, np.inf) for form in Guide.FORMS}
-        members_of = {n: Guide(judged.constraint, f, 22, g).chain(judged.noise, steps) for n, (f, g) in forms.items()}
+        members_of = {n: guided(f, 22, g, device).chain(judged.noise, steps) for n, (f, g) in forms.items()}
         for origin, start in (("N(0, C)", judged.noise), ("guided members", members_of["antithetic"])):
-            start = gaussian(power_law(N, EXPONENT)).sample(start) if origin == "N(0, C)" else start
+            start = gaussian(power_law(N, EXPONENT)).to(device).sample(start) if origin == "N(0, C)" else start
             members_of[f"slice sampling from {origin}"] = slice_sampling(judged.constraint, start, sweeps, 0)
         found = {name: judged.scores(x) for name, x in members_of.items()}
         for name, scores in found.items():

@@ -4,6 +4,7 @@ the caller. Re-implemented from the equations of Karras et al. 2022 (arXiv 2206.
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from typing import NamedTuple
 
 import numpy as np
@@ -94,8 +95,10 @@ class Tuned(NamedTuple):
 
 
 def tune_two_step(prior: Prior, steps: int) -> Tuned:
-    """By the simplex of Nelder and Mead from the usual settings, on the gains: no network, no samples. sigma_max is not
-    to fall below the usual one: from a start at 0, a draw of the prior, nothing is left to do on a Gaussian."""
+    """By the simplex of Nelder and Mead from the usual settings, on the gains: no network, no samples, on the host.
+    sigma_max is not to fall below the usual one: from a start at 0, a draw of the prior, nothing is left to do on a
+    Gaussian."""
+    prior = deepcopy(prior).cpu()
     least = widest(prior)
     first = np.log([7.0, least, SIGMA_MIN, 1.0])
 

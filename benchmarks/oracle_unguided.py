@@ -18,6 +18,7 @@ from benchmarks.oracle_samplers import along_prior, errors_of_gains, euler, gain
 from benchmarks.rivals import heun
 from sciguide.bootstrap import Interval
 from sciguide.covariance import fit_prior
+from sciguide.device import CPU
 from sciguide.prior import Prior
 from sciguide.sampler import Denoise, karras_sigmas, sample
 
@@ -51,9 +52,9 @@ def gaussian_samplers(prior: Prior, steps: int) -> dict[tuple[str, str], Sampler
     }
 
 
-def gaussian_rows(n: int = 32, budgets: tuple[int, ...] = BUDGETS) -> list[Row]:
+def gaussian_rows(n: int = 32, budgets: tuple[int, ...] = BUDGETS, device: torch.device = CPU) -> list[Row]:
     """A field with variances (1 + k^2)^-1.5: exact std ratios and W2 of every sampler."""
-    sheet, prior = Sheet("A1 a Gaussian"), gaussian(power_law(n, 3.0))
+    sheet, prior = Sheet("A1 a Gaussian"), gaussian(power_law(n, 3.0)).to(device)
     for steps in budgets:
         for (case, name), sampler in gaussian_samplers(prior, steps).items():
             ratio, distance = errors_of_gains(gains(sampler, prior), prior.variances)
@@ -67,20 +68,20 @@ def wasserstein(a: NDArray, b: NDArray, power: int) -> NDArray:
 
 
 class Judge:
-    """Compares modes (N, D) with those of data, whose variances are `variance` (D,)."""
+    """Compares modes (N, D) with those of data, whose variances are `variance` (D,), on the host."""
 
     def __init__(self, variance: Tensor) -> None:
-        self.std = variance.sqrt()
-        self.leading = variance.argsort(descending=True)[:LEADING]
+        self.std = variance.cpu().sqrt()
+        self.leading = self.std.argsort(descending=True)[:LEADING]
         directions = torch.from_numpy(np.random.default_rng(0).standard_normal((len(self.std), DIRECTIONS)))
         self.directions = directions / directions.norm(dim=0)
 
     def leading_modes(self, modes: Tensor) -> NDArray:
-        return (modes / self.std)[:, self.leading].numpy()
+        return (modes.cpu() / self.std)[:, self.leading].numpy()
 
     def whitened(self, modes: Tensor) -> NDArray:
         """Projections of the whitened fields, (N, directions)."""
-        return ((modes / self.std) @ self.directions).numpy()
+        return ((modes.cpu() / self.std) @ self.directions).numpy()
 
     @staticmethod
     def w1(a: NDArray, b: NDArray) -> float:
@@ -99,8 +100,9 @@ def mixture_samplers(mixture: Mixture, draws: int) -> dict[str, Callable[[Tensor
     """(noise, evaluations) -> field, by name; all from a draw of the prior at the first noise level;
     priors are estimated from so many `draws` of the data."""
     prior, D = mixture.prior(draws), mixture.denoise
-    fields = hartley(mixture.draw(draws // 4, 1).reshape(-1, 1, mixture.n, mixture.n))
+    fields = hartley(mixture.draw(draws // 4, 1).reshape(-1, 1, mixture.n, mixture.n)).cpu()
     fitted = fit_prior("spectral", fields, torch.ones(fields.shape[1:], dtype=torch.bool), boundary=("periodic",) * 2)
+    fitted = fitted.to(mixture.means.device)
     top = widest(prior)
 
     def start(z: Tensor) -> Tensor:
@@ -128,9 +130,10 @@ def mixture_rows(
     n: int = 100,
     draws: int = 20_000,
     pairs: int = 20,
+    device: torch.device = CPU,
 ) -> list[Row]:
     """One mixture; `n`: of the bootstrap; `draws` of the data for the prior; `pairs` of sets of data for the floors."""
-    sheet, mixture = Sheet("A0 a mixture of six Gaussians"), Mixture(seed)
+    sheet, mixture = Sheet("A0 a mixture of six Gaussians"), Mixture(seed).to(device)
     judge = Judge(mixture.variance)
     data = mixture.draw(samples, 2)
     leading, whitened = judge.leading_modes(data), judge.whitened(data)
@@ -141,11 +144,12 @@ def mixture_rows(
     ):
         low, middle, high = np.percentile([distance(project(a), project(b)) for a, b in floors], (2.5, 50, 97.5))
         sheet.estimate("", "data against data", "", seed, metric, Interval(middle, low, high), samples)
-    noise = torch.from_numpy(np.random.default_rng([seed, 3]).standard_normal((samples, 1, mixture.n, mixture.n)))
+    white = np.random.default_rng([seed, 3]).standard_normal((samples, 1, mixture.n, mixture.n))
+    noise = torch.from_numpy(white).to(device)
     for name, sampler in mixture_samplers(mixture, draws).items():
         for steps in budgets:
             modes = mixture.modes(sampler(noise, steps))
-            sheet.statistic("", name, steps, seed, "std_ratio", modes.numpy(), judge.std_ratio, n)
+            sheet.statistic("", name, steps, seed, "std_ratio", modes.cpu().numpy(), judge.std_ratio, n)
             pair = judge.leading_modes(modes), leading
             sheet.statistic("", name, steps, seed, "W1", pair, judge.w1, n)
             pair = judge.whitened(modes), whitened

@@ -1,7 +1,7 @@
 """Two equations that cannot both hold, on a reanalysis: geostrophic balance and non-divergence beside observations.
 
     python -m benchmarks.reanalysis --data FILE [--runs runs/reanalysis] [--only table|settings]
-                                    [--small] [--date 2026-01-31]
+                                    [--small] [--date 2026-01-31] [--device cuda]
 
 `--data`: a NetCDF file of monthly means z, u, v over (month, level, latitude, longitude), global, every .75 degrees, or
 the folder it is in. Windows are cut (`reanalysis_data.py`), a small model is trained on those of one sector of
@@ -28,10 +28,11 @@ from numpy.typing import NDArray
 from benchmarks.policy_trained import tuned
 from benchmarks.reanalysis_data import Window, cut, open_reanalysis, synthetic
 from benchmarks.reanalysis_scores import Case, Method, Scores, score, variety_of
-from benchmarks.tables import RESULTS, write_table
+from benchmarks.tables import RESULTS, add_device, kept_in, trained_on, write_table
 from sciguide.bootstrap import bootstrap, paired_bootstrap
 from sciguide.cli import main as sciguide
 from sciguide.datasets.module import GridData
+from sciguide.device import CPU
 from sciguide.learner import JUDGED
 from sciguide.model import Model
 from sciguide.training.contest import truths
@@ -53,41 +54,40 @@ UNTUNED: dict[str, Method | None] = {
     "observations, nondivergence": Method(equations=BOTH[1:]),
     "formula, likelihood": Method(scales="ml"),
     "formula, knows how well each holds": Method("knows"),
-    "formula, s2 by octave": Method(octaves=True),
+    "formula, white s2": Method(white=True),
     "optimal interpolation": None,
     "nearest training window": Method("nearest"),
 }
 LOOKED = 48  # problems of tuning, of each setting
 CALIBRATION = 32  # problems of tuning, for the scales of optimal interpolation
 INFLATIONS = list(itertools.product((0.3, 0.5, 1.0, 2.0), (0.5, 1.0, 4.0)))
-LEVELS = (200, 500, 850)
 TRAINING = 396  # windows
 SETTINGS = [(10, 0.1, "z"), (10, 0.1, "zu"), (10, 0.1, "uv"), (40, 0.03, "z"), (100, 0.01, "z")]  # stations, error, of
 SMALL_FIT = ("--trainer.max_epochs=1", "--data.steps_per_epoch=20", "--model.width=8")
 SMALL_TUNE = ("--trajectories=64", "--judged=4", "--members=2", "--steps=3")
 
 
-def fit(data: Path | None, runs: Path, small: bool) -> list[Window]:
+def fit(data: Path | None, runs: Path, small: bool, device: torch.device = CPU) -> list[Window]:
     """Cut the windows and train the run, unless they are there; where each window is from."""
     runs.mkdir(parents=True, exist_ok=True)
     ds, windows = cut(synthetic() if data is None else open_reanalysis(data))
     if not (runs / "windows.nc").is_file():
         ds.to_netcdf(runs / "windows.nc")
-    words = ["fit", "-c", CONFIG, f"--run={runs / 'run'}", f"--data.source={runs / 'windows.nc'}"]
+    words = ["fit", "-c", CONFIG, f"--run={runs / 'run'}", f"--data.source={runs / 'windows.nc'}", *trained_on(device)]
     if not (runs / "run" / "model.pt").is_file() and sciguide([*words, *(SMALL_FIT if small else ())]):
         raise SystemExit(f"{runs / 'run'} could not be trained")
     return windows
 
 
-def case_of(run: Path, config: Path | Variety, steps: int | None = None) -> Case:
-    """The problems of a config on a run."""
-    model = Model.load(run / "model.pt")
+def case_of(run: Path, config: Path | Variety, steps: int | None = None, device: torch.device = CPU) -> Case:
+    """The problems of a config on a run, on a device."""
+    model = Model.load(run / "model.pt", device)
     variety = config if isinstance(config, Variety) else variety_of(config, model)
     if steps:
         variety = Variety(variety.points, variety.channels, variety.error, steps=(steps, steps))
     data = GridData(source=str(run.parent / "windows.nc"), variables=["z", "u", "v"], train=[0, TRAINING])
     training = model.normaliser.encode(torch.tensor(data.split("train"), dtype=torch.float64))
-    return Case(model, truths(run, model), training, variety)
+    return Case(model, truths(run, model), training.to(device), variety)
 
 
 def calibrated(case: Case, numbers: Sequence[int]) -> Method:
@@ -124,11 +124,11 @@ def scored(case: Case, folders: Sequence[Path], numbers: Sequence[int], kept: Pa
 
 
 def rows(name: str, found: dict[str, list[list[Scores]]], windows: Sequence[Window]) -> list[dict[str, Any]]:
-    """One row per method, over all levels and at each. Differences are bootstrapped over places: the levels of one
-    column, month and hemisphere are not independent, windows of other columns do not overlap."""
+    """One row per method, over all levels and at each that has windows. Differences are bootstrapped over places: the
+    levels of one column, month and hemisphere are not independent, windows of other columns do not overlap."""
     out = []
     for method, seeds in found.items():
-        for level in (None, *LEVELS):
+        for level in (None, *sorted({w.level for w in windows})):
             here = [i for i, w in enumerate(windows) if level in (None, w.level)]
             place = places([windows[i] for i in here])
             own, formula = (
@@ -165,7 +165,7 @@ def places(windows: Sequence[Window]) -> Callable[[NDArray], NDArray]:
     """The mean over the windows of each column, month and hemisphere, as a function of values (windows,)."""
     keys = [(w.column, w.month, w.north) for w in windows]
     order = {k: n for n, k in enumerate(dict.fromkeys(keys))}
-    index = np.array([order[k] for k in keys])
+    index = np.array([order[k] for k in keys], int)
 
     def mean(values: NDArray) -> NDArray:
         return np.bincount(index, values) / np.bincount(index)
@@ -173,14 +173,16 @@ def places(windows: Sequence[Window]) -> Callable[[NDArray], NDArray]:
     return mean
 
 
-def settings(run: Path, steps: int, numbers: Sequence[int], kept: Path) -> list[dict[str, Any]]:
+def settings(
+    run: Path, steps: int, numbers: Sequence[int], kept: Path, device: torch.device = CPU
+) -> list[dict[str, Any]]:
     """What there is to gain by knowing how well each equation holds, setting by setting, on windows for tuning."""
     out = []
     for points, error, what in SETTINGS:
         channels = tuple("zuv".index(c) for c in what)
-        case = case_of(run, Variety((points, points), channels, (error, error), steps=(steps, steps)))
+        case = case_of(run, Variety((points, points), channels, (error, error), steps=(steps, steps)), device=device)
         found = {"formula": np.zeros(0)}
-        for method in ("formula", "observations alone", "formula, knows how well each holds", "formula, s2 by octave"):
+        for method in ("formula", "observations alone", "formula, knows how well each holds", "formula, white s2"):
             path = kept / f"{points}_{what}_{error}_{method.replace(' ', '_').replace(',', '')}.npy"
             scores = keep(path, case, UNTUNED.get(method, Method()), numbers, 0)
             found[method] = np.array([s.crps.mean() for s in scores])
@@ -202,31 +204,33 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="few steps, one seed")
     parser.add_argument("--only", choices=("table", "settings"), help="one of the two")
     parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
+    add_device(parser)
     given = parser.parse_args(argv)
+    device = given.device
     if given.data is None and not given.small:
         parser.error("--data FILE: the full table needs a reanalysis; --small takes synthetic fields without it")
-    runs = given.runs / "small" if given.small else given.runs
-    windows = [w for w in fit(given.data, runs, given.small) if w.sector == "judge"]
-    count, seeds, steps = (4, SEEDS[:1], 3) if given.small else (len(windows), SEEDS, None)
+    runs = kept_in(given.runs / "small" if given.small else given.runs, device)
+    windows = [w for w in fit(given.data, runs, given.small, device) if w.sector == "judge"]
+    count, seeds, steps = (6, SEEDS[:1], 3) if given.small else (len(windows), SEEDS, None)
     numbers = [JUDGED + i for i in range(count)]
     judged = [windows[n % len(windows)] for n in numbers]
     table = []
     for name, (config, contest) in CASES.items() if given.only != "settings" else ():
         for seed in seeds if contest else ():
-            tuned(runs / "run", config, seed, runs, SMALL_TUNE if given.small else ())
+            tuned(runs / "run", config, seed, runs, SMALL_TUNE if given.small else (), str(device))
         folders = [runs / f"run_{config.stem}" / str(seed) / "policies" for seed in seeds] if contest else []
-        case = case_of(runs / "run", config, steps)
+        case = case_of(runs / "run", config, steps, device)
         table += rows(name, scored(case, folders, numbers, runs / f"scores_{config.stem}"), judged)
     end = "_small" if given.small else ""
     about = f"{given.date}; 1 thread"
     if table:
-        write_table(RESULTS / f"reanalysis{end}.csv", table, f"two equations and observations on a reanalysis; {about}")
+        whole = f"two equations and observations on a reanalysis; {about}"
+        write_table(RESULTS / f"reanalysis{end}.csv", table, whole, device)
     if given.only == "table":
         return 0
-    looked = settings(runs / "run", steps or 8, range(count if given.small else LOOKED), runs / "settings")
-    write_table(
-        RESULTS / f"reanalysis_settings{end}.csv", looked, f"settings looked at, on windows for tuning; {about}"
-    )
+    looked = settings(runs / "run", steps or 8, range(count if given.small else LOOKED), runs / "settings", device)
+    about = f"settings looked at, on windows for tuning; {about}"
+    write_table(RESULTS / f"reanalysis_settings{end}.csv", looked, about, device)
     return 0
 
 

@@ -23,7 +23,7 @@ SHOWN = {
     "nearest training window": "#e6ab02",
     "observations, geostrophic": "#0072b2",
     "formula": "#000000",
-    "formula, s2 by octave": "#cc79a7",
+    "formula, white s2": "#cc79a7",
     "scheduled": "#009e73",
     "linear": "#56b4e9",
     "learned": "#d55e00",

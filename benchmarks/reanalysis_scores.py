@@ -17,7 +17,6 @@ from sciguide.guidance import Guidance, constraints_for
 from sciguide.learner import JUDGED
 from sciguide.model import Model
 from sciguide.policy import Choice, Fixed, Policy, certain, load_policy
-from sciguide.residual_spectrum import with_octaves
 from sciguide.rollout import Members, Problems, draw_noise, roll_out
 from sciguide.scores import crps_points
 from sciguide.training.problems import RunProblems
@@ -42,14 +41,14 @@ class Scores(NamedTuple):
 @dataclass(frozen=True)
 class Method:
     """How members are made. `kind`: none, guided, interpolation, nearest; `equations`: which of them guide, none where
-    empty; `scales` of the formula; `octaves`: whether s^2 is that of each octave of the training windows' residuals,
-    and not white; `observed`: whether the observations guide; `policy`: a file of `sciguide tune`; `inflate`: of the
-    interpolation."""
+    empty; `scales` of the formula; `white`: whether s^2 is taken for white noise, and not for what it is in each octave
+    of the training windows' residuals; `observed`: whether the observations guide; `policy`: a file of `sciguide tune`;
+    `inflate`: of the interpolation."""
 
     kind: Literal["none", "guided", "knows", "interpolation", "nearest"] = "guided"
     equations: tuple[str, ...] = ("geostrophic", "nondivergence")
     scales: Literal["told", "ml"] = "told"
-    octaves: bool = False
+    white: bool = False
     observed: bool = True
     policy: Path | None = None
     inflate: tuple[float, float] = (1.0, 1.0)
@@ -74,10 +73,10 @@ class Case:
 
     def problems(self, method: Method) -> RunProblems:
         """With the equations and scales of a method."""
-        key = method.equations, method.scales, method.octaves
+        key = method.equations, method.scales, method.white
         if key not in self.made:
-            every = with_octaves(self.model, self.training) if method.octaves else self.model.equations
-            model = replace(self.model, equations=[e for e in every if e.name in method.equations])
+            chosen = [e for e in self.model.equations if e.name in method.equations]
+            model = replace(self.model, equations=[replace(e, octaves=[]) if method.white else e for e in chosen])
             self.made[key] = RunProblems(model, self.truths, self.variety, method.scales, bool(method.equations))
         return self.made[key]
 
@@ -104,13 +103,11 @@ class Known:
 
 def how_well_they_hold(case: Case, truth: Tensor) -> Tensor:
     """The log of what the mean square residual of each equation is in each octave of windows (B, C, Y, X), over the s^2
-    that the formula takes, (B, 4 equations)."""
+    that the formula takes there, (B, 4 equations)."""
     (step,) = constraints_for(case.model, None, "told")
-    energy, found = step.waves.means(step.waves.transform(step.J.rows(truth)).square()), []
-    for part in range(len(step.parts)):
-        own = step.part_of == part
-        found.append((energy[:, own].mean(1) / step.s2[own].mean()).log().clamp(-MOST, MOST))
-    return torch.cat(found, 1)
+    ratio = step.waves.means(step.waves.transform(step.J.rows(truth)).square()) / (step.s2[:, None] * step.shares)
+    each = [ratio[:, step.part_of == part].mean(1) for part in range(len(step.parts))]
+    return torch.cat(each, 1).log().clamp(-MOST, MOST)
 
 
 def score(case: Case, method: Method, numbers: Sequence[int], seed: int) -> list[Scores]:
@@ -133,7 +130,7 @@ def _members(case: Case, method: Method, batch: Problems, noise: Tensor, seed: i
         if method.kind == "nearest":
             best = [int(o.innovation(case.training).square().mean(1).argmin()) for o in each]
             return case.training[best][:, None]
-        pairs = zip(each, noise, batch.numbers, strict=True)
+        pairs = zip(each, noise.to(case.model.device), batch.numbers, strict=True)
         return torch.stack([interpolate(case.model, o, z, method.inflate, n % JUDGED + seed) for o, z, n in pairs])
     if not method.observed:
         batch = batch._replace(members=_without(batch.members, case.problems(method).model, method))
@@ -166,11 +163,12 @@ def _policy(case: Case, method: Method, batch: Problems) -> tuple[Policy | None,
 
 def _scores(case: Case, members: Tensor, truth: Tensor) -> Scores:
     """Of members (M, C, Y, X) of one window (C, Y, X)."""
-    share, count = case.area, len(members)
+    equations = case.model.constraints()
+    residuals = np.array([float(e.energy(members).sqrt().mean()) for e in equations])
+    data = np.array([float(e.energy(truth[None]).sqrt()) for e in equations])
+    share, count, members, truth = case.area, len(members), members.cpu(), truth.cpu()
     ensemble = members.numpy() if count > 1 else np.repeat(members.numpy(), 2, 0)  # one certain member: its error
     crps = (crps_points(ensemble, truth.numpy()) * share.numpy()).sum((1, 2))
     error = float(((members.mean(0) - truth).square() * share).sum((1, 2)).mean())
     variance = float((members.var(0) * share).sum((1, 2)).mean()) * (count + 1) / count if count > 1 else float("nan")
-    equations = case.model.constraints()
-    residuals = np.array([float(e.energy(members).sqrt().mean()) for e in equations])
-    return Scores(crps, error, variance, residuals, np.array([float(e.energy(truth[None]).sqrt()) for e in equations]))
+    return Scores(crps, error, variance, residuals, data)

@@ -20,6 +20,7 @@ from sciguide.errors import InputError
 from sciguide.grid import Grid
 from sciguide.kernels.ops import Kernels
 from sciguide.matching import Match, conversions, found_units, match_fields
+from sciguide.residual_spectrum import MOST_VALUES, energies_of, shares
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -37,8 +38,9 @@ class EquationRecord:
     never below 1e-6; `z`: the third axis, as the equation wants it, where it has one; `static`: of the fields that are
     the same in all samples, and have no channel, the names in the layout; `strength` and `shares`, see
     `sciguide/strength.py`: pairs (sigma, s*) of a nonlinear equation, and (sigma, one factor of V_f for each field);
-    `octaves`: of each residual, the share of s2 in each octave of the wavenumber over white noise's, 1 where it was not
-    measured (`sciguide/residual_spectrum.py`).
+    `octaves`: of each residual of a linear equation over (y, x), the share of s2 in each octave of the wavenumber over
+    white noise's, from the shortest waves to the longest; none where it is taken for white, being at the level of
+    rounding, nonlinear, or over levels (`sciguide/residual_spectrum.py`).
     """
 
     operator: dict[str, Any]
@@ -156,9 +158,10 @@ def _record(
 ) -> EquationRecord:
     operator = equation.on(on_levels(grid, z))
 
-    def each(measure: Callable[[Tensor], Tensor]) -> Tensor:
-        """`measure` of every sample, read in turn: they may not fit into memory."""
-        parts = np.array_split(samples, max(1, len(samples) // 64))
+    def each(measure: Callable[[Tensor], Tensor], step: int = 1) -> Tensor:
+        """`measure` of every sample, or of each `step`-th, read in turn: they may not fit into memory."""
+        chosen = samples[::step]
+        parts = np.array_split(chosen, max(1, len(chosen) // 64))
         whole = (torch.nan_to_num(torch.tensor(p, dtype=torch.float64)) for p in parts)
         return torch.cat([measure(where.fields(p)) for p in whole])
 
@@ -168,8 +171,12 @@ def _record(
     operator = operator.scaled(scale)
     squares = each(lambda u: operator.mean_square(operator.relative(operator.residual(u))))
     R = squares @ torch.tensor(operator.share, dtype=torch.float64)
-    floor = max(float(R.quantile(0.9)), LEAST_FLOOR)
-    return EquationRecord(operator.to_dict(), [], squares.mean(0).tolist(), floor, None if z is None else z.tolist())
+    floor, s2 = max(float(R.quantile(0.9)), LEAST_FLOOR), squares.mean(0).tolist()
+    octaves: list[list[float]] = []
+    if operator.linear and z is None and max(s2) > LEAST_FLOOR:
+        values = len(samples) * len(s2) * operator.valid.numel()
+        octaves = shares(each(energies_of(operator), -(-values // MOST_VALUES)), s2, LEAST_FLOOR)
+    return EquationRecord(operator.to_dict(), [], s2, floor, None if z is None else z.tolist(), octaves=octaves)
 
 
 def on_levels(grid: Grid, z: np.ndarray | list[float] | None) -> Grid:

@@ -22,6 +22,7 @@ class Factor:
         self.direct = int(J.valid.sum()) <= MOST_DIRECT
         self.matrices = lru_cache(maxsize=32)(self._matrices)
         self.at = lru_cache(maxsize=32)(self._at)
+        self.noise = lru_cache(maxsize=8)(self._noise)
 
     def solve(self, r: Tensor, sigma: float, field: Tensor, least: Tensor) -> Tensor:
         """For rows r (B, L, Y, X), scales `field` (B, F) and s^2 of each octave `least` (L, 4)."""
@@ -74,6 +75,12 @@ class Factor:
         unit[range(len(cells)), k, *cells.T] = 1
         return self.waves.transform(unit)[:, k].flatten(1)
 
+    def _noise(self, k: int, s2: tuple[float, ...]) -> Tensor:
+        """The covariance of residual `k` where its s^2 differs by octave, (rows, rows): the same at most noise levels,
+        and to be made of as many waves as there are rows."""
+        w = self._waves(k)
+        return w * w.new_tensor(s2)[self.waves.band].flatten() @ w.T
+
     def _matrices(self, sigma: float) -> Tensor:
         """J V_f J^T of each field that moves, (fields, m, m)."""
         J, rows = self.J, self.J.valid.nonzero()
@@ -100,8 +107,7 @@ class Factor:
             if bool((noise[k] == noise[k, 0]).all()):
                 whole[rows, rows].diagonal().add_(noise[k, 0])
             else:
-                w = self._waves(k)
-                whole[rows, rows] += w * noise[k, self.waves.band].flatten() @ w.T
+                whole[rows, rows] += self.noise(k, tuple(noise[k].tolist()))
         lower = torch.linalg.cholesky(whole)
         half = torch.linalg.solve_triangular(lower, first, upper=False)
         shares, q = torch.linalg.eigh(torch.linalg.solve_triangular(lower, half.T, upper=False))

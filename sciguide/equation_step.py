@@ -9,8 +9,9 @@ where J varies, it is that of J at the prior's mean, between factors that make r
 iteration is the spectrally preconditioned gradient, of the best length. An equation whose J varies and which determines
 what moves is solved in the space of that instead (`sciguide/field_step.py`).
 
-s^2 is the mean square of each residual on the training data; 0 makes the step a hard projection. `scales: ml`
-multiplies each V_f and all s^2, per member and step, by what makes the transformed residuals most likely.
+s^2 is the mean square of each residual on the training data, of each octave of the wavenumber where a record has them;
+0 makes the step a hard projection. `scales: ml` multiplies each V_f and all s^2, per member and step, by what makes the
+transformed residuals most likely.
 
 An equation that is not linear in what it moves is linearised at x0. Before the end r(x0) is not the residual to
 expect: it is replaced by its mean over antithetic draws of the posterior, whose scatter is added to s^2

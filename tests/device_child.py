@@ -25,9 +25,15 @@ from elsewhere import NAME, elsewhere
 from test_fused_path import flow
 
 from benchmarks import sparse_methods as methods
+from benchmarks.oracle_learner import GROUPS, learn
+from benchmarks.oracle_linear import metric_rows
+from benchmarks.oracle_points import point_rows
+from benchmarks.oracle_quadratic import energy_rows, speed_rows
+from benchmarks.oracle_unguided import mixture_rows
 from benchmarks.policy_fields import TwoFields
 from benchmarks.policy_rivals import task_of
 from benchmarks.policy_stations import Approximate, Stations
+from benchmarks.reanalysis_scores import Case, Method, score
 from benchmarks.sparse_problems import SETS, TASKS, problems
 from sciguide import equation_step
 from sciguide.actions import Actions, Levers
@@ -42,6 +48,7 @@ from sciguide.policy import Fixed, Scheduled, save_policy
 from sciguide.reward import Pointwise
 from sciguide.training import diffusion
 from sciguide.training.variance import fit_variance
+from sciguide.training.variety import Variety
 from sciguide.writer import open_ensemble
 
 STEPS, MEMBERS = 3, 2
@@ -172,6 +179,20 @@ def policy_worlds(device: str) -> xr.Dataset:
     return xr.Dataset(worlds)
 
 
+def oracle_studies(device: str) -> xr.Dataset:
+    """Numbers of the oracle's table."""
+    there = find_device(device)
+    rows = [
+        *mixture_rows(0, 64, (3,), 2, 200, 2, device=there),
+        *metric_rows(8, (2,), ("both err",), device=there),
+        *point_rows(8, (5,), (2,), device=there),
+        *energy_rows(8, 2, (1.0,), 2, device=there),
+        *speed_rows(4, 2, 2, 2, (1.0,), device=there),
+    ]
+    learned = learn("points", next(iter(GROUPS)), 0, 64, 1, 2, there).share[-1]
+    return xr.Dataset({"value": ("row", np.array([*(r.value for r in rows), learned]))})
+
+
 def sparse_methods(device: str) -> xr.Dataset:
     """Ensembles by the methods of the sparse table."""
     model = Model.load("poisson/model.pt", device)
@@ -182,6 +203,20 @@ def sparse_methods(device: str) -> xr.Dataset:
     found["exact prior"] = methods.guided(exact, problem, 2, equations=False, members=2)
     found["kriged"] = kriged(model, problem.observations(model.layout, model.normaliser), 2, 0, False)[0].fields
     return xr.Dataset({name: (("member", "c", "y", "x"), fields) for name, fields in found.items()})
+
+
+def reanalysis_methods(device: str) -> xr.Dataset:
+    """Scores by the methods of the reanalysis table."""
+    model = Model.load("poisson/model.pt", device)
+    data = GridData(**yaml.safe_load(Path("poisson/config.yaml").read_text())["data"])
+    data.setup()
+    truths, training = (model.normaliser.encode(torch.tensor(data.split(s)).double()) for s in ("validation", "train"))
+    case = Case(model, truths, training.to(device), Variety((9, 9), (0, 1), steps=(2, 2)))
+    tried = {kind: Method(kind, ("poisson",)) for kind in ("none", "guided", "knows", "interpolation", "nearest")}
+    tried["equations alone"] = Method(equations=("poisson",), observed=False)
+    found = {name: score(case, method, [0, 1], 0) for name, method in tried.items()}
+    rows = {n: [np.r_[s.crps, s.error, s.residuals, s.data] for s in each] for n, each in found.items()}
+    return xr.Dataset({name: (("problem", "score"), each) for name, each in rows.items()})
 
 
 def refused(device: str) -> xr.Dataset:
@@ -230,6 +265,8 @@ def cases() -> dict[str, Callable[[str], xr.Dataset]]:
         for name, (run, options) in DRAWN.items()
     }
     tables = {"worlds of the policy tables": policy_worlds, "methods of the sparse table": sparse_methods}
+    tables["studies of the oracle's table"] = oracle_studies
+    tables["methods of the reanalysis table"] = reanalysis_methods
     return {"refusals": refused, **found, "tuning": tuned, "the command": commanded, "training": trained, **tables}
 
 

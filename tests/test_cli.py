@@ -1,6 +1,7 @@
 """The command: its help, its one-line errors, which key it suggests, what a config may import, and the first verbs."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -347,6 +348,7 @@ def test_fit_generate_and_inspect_a_run(tmp_path, make_fields, capsys, monkeypat
     text = capsys.readouterr().out
     for part in ("u [m s-1], v [m s-1]", "lat 6 x lon 8, 87.5% valid", "prior eof", "equation   nondivergence"):
         assert part in text
+    assert re.search(r"the shortest octave [\d.]+ and [\d.]+ times white noise's\n", text)
     assert "2 of 2 members finished" in text and "2 members, each as its receipt says" in text
     Path("broken.pt").write_bytes(Path("runs/a/model.pt").read_bytes()[:-100])
     assert "broken.pt" in complaint(lambda: main(["inspect", "broken.pt"]), capsys)

@@ -7,15 +7,17 @@ import pytest
 import torch
 import xarray as xr
 
-from sciguide.constraints import EquationOnModel, EquationRecord, record_equations
+from sciguide import constraints
+from sciguide.constraints import LEAST_FLOOR, EquationOnModel, EquationRecord, record_equations
 from sciguide.covariance import fit_prior
 from sciguide.datasets.axes import find_axes
 from sciguide.datasets.layout import Layout
 from sciguide.datasets.normaliser import Normaliser
 from sciguide.denoiser import Denoiser
+from sciguide.equations import get
 from sciguide.errors import InputError
 from sciguide.generate import Generator
-from sciguide.grid import grid_of
+from sciguide.grid import Grid, grid_of
 from sciguide.model import Model, NetworkError, build_network
 from sciguide.residuals import residual_of
 
@@ -105,6 +107,49 @@ def test_levels_are_the_third_axis(setting):
         _ = equation.kernels
 
 
+WAVES = {8: 3e3, 4: 1e3, 2: 5e2, 1: 4e3}  # mean squares of a source's waves along x, one in each octave of 16 points
+
+
+def sources(waves: dict[int, float], dtype: type = np.float64) -> Setting:
+    """Potentials on a periodic plane whose source is theirs but for so many waves, of another phase in each sample."""
+    rng, n, count = np.random.default_rng(0), 16, 200
+    axes = {d: (d, np.arange(n) / n, {"units": "1"}) for d in ("y", "x")}
+    grid = Grid(axes["y"][1], axes["x"][1], boundary=("periodic", "periodic"))
+    phi = rng.standard_normal((count, n, n)).astype(dtype)
+    u = torch.from_numpy(np.stack([phi, 0 * phi], 1).astype(np.float64))
+    f = get("poisson")().on(grid).residual(u)[:, 0].numpy()
+    for k, size in waves.items():
+        phase = rng.uniform(0, 2 * np.pi, (count, 1, 1)) if k < n // 2 else 0.25 * np.pi
+        f = f + np.sqrt(2 * size) * np.cos(2 * np.pi * k * axes["x"][1] + phase)
+    fields = {n: (("time", "y", "x"), v.astype(dtype), {"units": "1"}) for n, v in (("phi", phi), ("f", f))}
+    setting = Setting(xr.Dataset(fields, axes))
+    setting.grid, setting.samples = grid, np.stack([phi, f], 1).astype(dtype)
+    return setting
+
+
+def test_a_record_knows_the_spectrum_of_the_residual(monkeypatch):
+    """By the wavenumbers in each octave, counted here; an octave has no less than rounding does. Of many samples every
+    n-th is read."""
+    one, other = sources(WAVES), sources({4: 1e3})
+    (record,) = one.record("poisson")
+    k = np.minimum(np.arange(16), 16 - np.arange(16))
+    square = k[:, None] ** 2 + k**2
+    ends = ((32, 128), (8, 32), (2, 8), (-1, 2))
+    counts = np.array([((low < square) & (square <= high)).sum() for low, high in ends])
+    np.testing.assert_allclose(record.octaves, [np.array(list(WAVES.values())) / sum(WAVES.values()) * 256 / counts])
+    one.samples[1::2] = other.samples[1::2]
+    monkeypatch.setattr(constraints, "MOST_VALUES", len(one.samples) * 128 + 1)
+    assert one.record("poisson")[0].octaves == pytest.approx(np.array(record.octaves))
+    (record,) = other.record("poisson")
+    least = LEAST_FLOOR / record.s2[0]
+    np.testing.assert_allclose(record.octaves, [[least, 256 / counts[1], least, least]])
+
+
+def test_a_residual_of_rounding_is_white():
+    (record,) = sources({}, np.float32).record("poisson")
+    assert 0 < record.s2[0] < LEAST_FLOOR and record.octaves == []
+
+
 @pytest.mark.parametrize("name", ["geostrophic", "hydrostatic"])
 def test_scatter_is_the_transpose_of_gather(setting, name):
     equation, x = setting.on_model(setting.record(name)[0]), setting.normalised()
@@ -153,6 +198,8 @@ def test_a_model_keeps_its_levels(setting, tmp_path):
         equations=[*setting.record("geostrophic"), *setting.record("hydrostatic")],
     ).save(tmp_path / "model.pt")
     loaded = Model.load(tmp_path / "model.pt")
+    assert loaded.equations == [*setting.record("geostrophic"), *setting.record("hydrostatic")]
+    assert [np.shape(e.octaves) for e in loaded.equations] == [(2, 4)] * 3 + [(0,)], "over (y, x), and over levels"
     for equation, kept in zip(loaded.equations, loaded.constraints(), strict=True):
         assert torch.equal(kept.energy(x), setting.on_model(equation).energy(x))
     ds = Generator(loaded).generate(2, policy="none", steps=2, batch=2)

@@ -19,7 +19,7 @@ from sciguide.kriging import Kriging
 from sciguide.model import NetworkError
 from sciguide.observations import Observations
 from sciguide.policy import Fixed
-from sciguide.residual_spectrum import with_octaves
+from sciguide.residual_spectrum import energies_of, shares
 from sciguide.together import Together, grouped
 
 SHAPE = (3, 8, 7)
@@ -122,10 +122,13 @@ def test_beside_observations_all_are_conditioned_on_at_once():
 
 def test_s2_by_octave_beside_observations():
     """The residual's own spectrum, in the equations' step and in the metric of the observations, against dense
-    algebra; measured, it is that of the samples."""
+    algebra; measured, it is that of the samples. What a policy bends, it multiplies."""
     model, sigma, x0 = wind_model(record("geostrophic"), record("nondivergence")), 2.0, fields(3)
     smooth = model.prior.sample(fields(200))
-    model.equations = with_octaves(model, smooth)
+    model.equations = [
+        replace(e.record, octaves=shares(energies_of(e.operator)(e.physical(smooth)), e.record.s2, 0.0))
+        for e in model.constraints()
+    ]
     index, weight = torch.tensor([3, 100]), torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(2, 4)
     error = torch.full((2,), 0.3, dtype=torch.float64)
     stations = Observations(index[:, None].expand(-1, 4).contiguous(), weight, 0 * error, error, index // 56)
@@ -138,8 +141,8 @@ def test_s2_by_octave_beside_observations():
     assert (step.shares[:, 2] / step.shares[:, 0]).max() > 3, "the residual is not white"
     J, V = matrix(lambda v: step.J.forward(v)[:, valid], size), matrix(lambda v: step.metric(v, sigma), size)
 
-    def told(w: torch.Tensor) -> torch.Tensor:
-        s2 = (torch.tensor([0.02, 0.03, 0.1]).double()[:, None] * step.shares)[:, step.waves.band]
+    def told(w: torch.Tensor, factor: torch.Tensor | float = 1.0) -> torch.Tensor:
+        s2 = (torch.tensor([0.02, 0.03, 0.1]).double()[:, None] * step.shares * factor)[:, step.waves.band]
         return step.waves.inverse(s2 * step.waves.transform(w), w)[:, valid]
 
     unit = torch.zeros(int(valid.sum()), *valid.shape, dtype=torch.float64)
@@ -150,6 +153,11 @@ def test_s2_by_octave_beside_observations():
     expected = x0.flatten(1) - (V @ rows.T @ torch.linalg.solve(rows @ V @ rows.T + noise, r.T)).T
     found = kriging.correct(step.correct(x0, sigma), sigma)
     torch.testing.assert_close(found.flatten(1), expected, atol=1e-7, rtol=0)
+    log_s2 = torch.tensor([[1.0, -1.0, 0.5, 0.2, -2.0, 0.3, 1.0, -0.5]]).double()
+    system = J @ V @ J.T + told(unit, log_s2.exp().reshape(2, 4)[[0, 0, 1]])
+    moved = V @ J.T @ torch.linalg.solve(system, r[0, : len(J)])
+    found = step.correct(x0[:1], sigma, log_s2)
+    torch.testing.assert_close(found.flatten(), x0[0].flatten() - moved, atol=1e-7, rtol=0)
 
 
 def test_a_policy_sees_and_bends_each():

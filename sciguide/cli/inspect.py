@@ -2,9 +2,13 @@
 source that is generated from an equation."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sciguide.cli.parser import call
 from sciguide.errors import InputError
+
+if TYPE_CHECKING:
+    from sciguide.constraints import EquationRecord
 
 
 def run(argv: list[str]) -> int:
@@ -66,7 +70,17 @@ def describe_model(path: Path) -> list[str]:
     if model.variance:
         weights = sum(p.numel() for p in model.variance.network.parameters())
         lines.append(f"variance   of the network's errors, {weights:,} weights")
-    return lines + [f"equation   {e.name}: floor of the relative residual {e.floor**0.5:.3g}" for e in model.equations]
+    return lines + [f"equation   {e.name}: {describe_residual(e)}" for e in model.equations]
+
+
+def describe_residual(equation: "EquationRecord") -> str:
+    """How well the training data obey it, and how their residuals are spread over wavenumbers."""
+    text = f"floor of the relative residual {equation.floor**0.5:.3g}"
+    if not equation.octaves:
+        return f"{text}, taken for white"
+    names = [f"{n} " for n in equation.operator["residual"]["names"]] if len(equation.octaves) > 1 else [""]
+    each = [f"{n}{of[-1]:.2g} and {of[0]:.2g}" for n, of in zip(names, equation.octaves, strict=True)]
+    return f"{text}, in the longest and the shortest octave {', '.join(each)} times white noise's"
 
 
 def describe_folder(folder: Path) -> list[str]:
