@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sciguide.equation_metric import Metric
+from sciguide.equation_metric import Metric, only
 from sciguide.jacobian import Jacobian
 from sciguide.octaves import Octaves
 
@@ -14,7 +14,8 @@ PROBES = 16
 
 class Spectrum(NamedTuple):
     """Diagonals in the transform of the L residuals, on their box (Y', X'): `fields` (F, L, Y', X') of J_f V_f J_f^T,
-    and `white` (L, Y', X') of J J^T."""
+    in sum that of J V J^T, of which each field that moves has the same where V is joint, and `white` (L, Y', X') of
+    J J^T."""
 
     fields: Tensor
     white: Tensor
@@ -36,11 +37,11 @@ def spectrum_of(J: Jacobian, metric: Metric, waves: Octaves, sigma: float) -> Sp
             means = waves.means(found).clamp(min=1e-300)
             return torch.maximum(found, 0.05 * means[waves.band])
 
-        parts = []
-        for c in J.channels.of:
-            alone = torch.zeros_like(back)
-            alone[:, c] = back[:, c]
-            parts.append(diagonal(metric(alone, sigma)))
-        fields.append(torch.stack(parts))
+        if metric.joint:
+            share = z.new_tensor([f in J.moving for f in range(len(J.channels.of))]) / len(J.moving)
+            parts = share[:, None, None] * diagonal(metric(back, sigma))
+        else:
+            parts = torch.stack([diagonal(metric(only(back, c), sigma)) for c in J.channels.of])
+        fields.append(parts)
         white.append(diagonal(back))
     return Spectrum(torch.stack(fields, 1), torch.stack(white))

@@ -29,7 +29,7 @@ from torch import Tensor
 from sciguide.antithetic import PAIRS, mean_residual
 from sciguide.constraints import EquationOnModel
 from sciguide.equation_factor import Factor
-from sciguide.equation_metric import Metric
+from sciguide.equation_metric import Metric, only
 from sciguide.equation_spectrum import PROBES, Spectrum, spectrum_of
 from sciguide.field_step import FieldStep
 from sciguide.jacobian import At, Jacobian
@@ -55,8 +55,10 @@ class EquationStep:
     preconditioned gradient; `tolerance`: the share of the residual that they may leave, 1e-6 where not told, .1 in a
     system that is linearised anew at the next step anyway; `hard`: s^2 = 0; `ratio(x0, sigma)`: the variances of
     members' errors over those of M, (B, C, Y, X), with which V becomes E V E; not where only the finished field is
-    solved for coefficients that vary. `taken` (B,): iterations of the last correction of each member; `parts`: names of
-    the equations that it is of, one, or several that are solved together (`sciguide/together.py`).
+    solved for coefficients that vary; `beside`: that there are observations. An equation that the prior does not know
+    is `coupled` to them: it acts at every step, with scales as told, no `ratio` and the joint V. `taken` (B,):
+    iterations of the last correction of each member; `parts`: names of the equations that it is of, one, or several
+    that are solved together (`sciguide/together.py`).
     """
 
     bands, iterative = BANDS, True
@@ -71,6 +73,7 @@ class EquationStep:
         tolerance: float | None = None,
         hard: bool = False,
         ratio: Callable[[Tensor, float], Tensor] | None = None,
+        beside: bool = False,
     ) -> None:
         self.model, self.equation, self.prior = model, equation, model.prior
         self.scales, self.iterations = scales, iterations
@@ -80,14 +83,9 @@ class EquationStep:
         of = [f"{part}, " for part in self.parts] if len(self.parts) > 1 else [""]
         self.feature_names = tuple(f"{part}{kind}, band {b}" for kind in kinds for part in of for b in range(BANDS))
         self.J = Jacobian(model, equation)
-        self.metric = Metric(model, self.J)
-        moving = {c for f in self.J.moving for c in self.channels[f]}
-        self.still = [c for c in range(model.shape[0]) if c not in moving]
         self.linear = equation.operator.linear_in_moves and not bool(self.J.log[:, self.J.moving].any())
-        self.when = when if self.linear else "always"
         least = EXACT if self.linear or hard else INEXACT
         self.tolerance = least if tolerance is None else tolerance
-        self.ratio = ratio if self.J.constant or not self.linear else None
         K = len(equation.operator.components)
         told = self.J.std.new_tensor(equation.record.s2).expand(K)
         levels = equation.operator.grid.shape[0] if len(equation.operator.grid.shape) == 3 else 1
@@ -98,6 +96,14 @@ class EquationStep:
         part_of = torch.as_tensor(equation.part_of, device=self.s2.device)
         self.part_of = part_of.repeat_interleave(levels)[self.J.live]
         self.waves = Octaves(self.J.valid, model.grid.boundary)
+        self.coupled = beside and self.couples()
+        if self.coupled:
+            # Likelihood takes the fields' errors for independent. On the finished field they nearly are; in the middle
+            # of the chain they are not, and scales fitted there were measured to make both fields worse.
+            when, self.scales, ratio = "always", "told", None
+        self.when = when if self.linear else "always"
+        self.ratio = ratio if self.J.constant or not self.linear else None
+        self.metric = Metric(model, self.J, self.coupled)
         self.spectrum = lru_cache(maxsize=64)(partial(spectrum_of, self.J, self.metric, self.waves))
         self.draws = lru_cache(maxsize=64)(self._draws)
         small = self.J.constant and int(self.J.valid.sum()) <= MOST_FACTORED
@@ -140,7 +146,7 @@ class EquationStep:
 
     def conditional(self, v: Tensor, sigma: float) -> Tensor:
         """V v - V J^T (J V J^T + s^2)^-1 J V v: the metric given the equation, for observations beside it. Channels
-        that it does not move have the prior's M, among themselves."""
+        that V does not reach have the prior's M, among themselves."""
         moved = self.metric(v, sigma)
         r = self.J.forward(moved)
         field, least = r.new_ones(len(r), len(self.channels)), self._least(self.spectrum(sigma))
@@ -148,8 +154,9 @@ class EquationStep:
             found = moved - self.metric(self.J.transpose(self.factor.solve(r, sigma, field, least)), sigma)
         else:
             found = moved - self.solve(r, sigma, field, least.expand(len(r), -1, -1), self.J.mean).image
-        if self.still:
-            found[:, self.still] = self.prior.apply_block(v[:, self.still], sigma, self.still)
+        held = [c for c in range(len(self.prior.mask)) if c not in self.metric.reaches]
+        if held:
+            found[:, held] = self.prior.apply_M(only(v, held), sigma)[:, held]
         return found
 
     def features(self, x0: Tensor, sigma: float) -> Tensor:
@@ -261,8 +268,8 @@ class EquationStep:
         spread: Tensor | None = None,
         iterations: int | Tensor | None = None,
     ) -> Solved:
-        """(sum_f field_f J V_f J^T + s^2 + spread)^-1 r for rows r (B, L, Y, X), `field` (B, F), or by octaves
-        (B, F, 4), `s2` (B, L, 4); its image is the step, sum_f field_f V_f J^T of it."""
+        """(J V J^T + s^2 + spread)^-1 r for rows r (B, L, Y, X), V with the scales `field` (B, F), or by octaves
+        (B, F, 4), `s2` (B, L, 4); its image is the step, V J^T of it."""
         most = self.iterations if iterations is None else iterations
         if self.field_step is not None:
             return self.field_step.solve(r, sigma, field, s2, at, most, self.tolerance)

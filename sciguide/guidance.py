@@ -160,17 +160,13 @@ def constraints_for(
     it has one, or the prior's. `solver`: `hard` and `iterations` of both kinds of step. Raises InputError for
     observations beside more than one such equation.
     """
-    steps = equation_steps(model, scales, direction, variance, **solver) if equations else []
+    steps = equation_steps(model, scales, direction, variance, observations is not None, **solver) if equations else []
     if observations is None:
         return steps
-    coupled = [s for s in steps if isinstance(s, EquationStep) and s.couples()]
+    coupled = [s for s in steps if isinstance(s, EquationStep) and s.coupled]
     if len(coupled) > 1:
         names = " and ".join(s.name for s in coupled)
         raise InputError(f"observations can be combined with one equation that the prior does not know, not {names}")
-    for step in coupled:
-        # Likelihood takes the fields' errors for independent, as V does. On the finished field they nearly are; in the
-        # middle of the chain they are not, and scales fitted there were measured to make both fields worse.
-        step.when, step.scales, step.ratio = "always", "told", None
     if coupled:
         return [*steps, Kriging(model.prior, observations, scales, coupled[0].conditional)]
     return [*steps, Kriging(model.prior, observations, scales, ratio=_ratio(model, variance))]
@@ -185,16 +181,17 @@ def equation_steps(
     scales: Literal["told", "ml"],
     direction: Direction = "kriging",
     variance: Errors = "learned",
+    beside: bool = False,
     **solver: Any,
 ) -> list[EquationStep | GradientStep]:
-    """The steps of the model's equations, one of all those that are solved together: copies, which share the factors
-    that depend on the model alone."""
-    key, ratio = (scales, direction, variance, *sorted(solver.items())), _ratio(model, variance)
+    """The steps of the model's equations, alone or `beside` observations, one of all those that are solved together:
+    copies, which share the factors that depend on the model alone."""
+    key, ratio = (scales, direction, variance, beside, *sorted(solver.items())), _ratio(model, variance)
     if key not in model.steps:
         equations = model.constraints()
         if direction == "kriging":
             together = grouped(equations, model.normaliser, model.grid)
-            model.steps[key] = [EquationStep(model, e, scales, ratio=ratio, **solver) for e in together]
+            model.steps[key] = [EquationStep(model, e, scales, ratio=ratio, beside=beside, **solver) for e in together]
         else:
             model.steps[key] = [GradientStep(model, e, **solver) for e in equations]
     return [copy(step) for step in model.steps[key]]

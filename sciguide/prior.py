@@ -18,6 +18,7 @@ Fields are normalised tensors (B, C, Y, X), zero where the mask is False; `sigma
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -104,11 +105,17 @@ class Prior(nn.Module, ABC):
         """M v, (B, C, Y, X)."""
         return self.scale_modes(v, self.error_variances(sigma))
 
-    def apply_block(self, v: Tensor, sigma: float | Tensor, channels: list[int]) -> Tensor:
-        """M_cc v for the block of M of `channels` alone, (B, len(channels), Y, X)."""
-        alone = v.new_zeros(len(v), *self.mask.shape)
-        alone[:, channels] = v
-        return self.apply_M(alone, sigma)[:, channels]
+    def apply_weighted(
+        self, v: Tensor, sigma: float | Tensor, weights: Tensor, groups: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """sum_d w_cd M_cd v_d of every channel c, (B, C, Y, X), M_cd the blocks of M: symmetric `weights`
+        (B or 1, C, C), alike for the channels of each of the `groups` and zero for others."""
+        out = torch.zeros_like(v)
+        for own in groups:
+            alone = torch.zeros_like(v)
+            alone[:, own] = v[:, own]
+            out += weights[:, :, own[0], None, None] * self.apply_M(alone, sigma)
+        return out
 
     def sqrt_M(self, v: Tensor, sigma: float | Tensor) -> Tensor:
         """M^(1/2) v by the symmetric root, (B, C, Y, X)."""
@@ -204,6 +211,7 @@ class EOF(Prior):
 
     def __init__(self, mean: Tensor, mask: Tensor, vectors: Tensor, leading: Tensor, tau2: Tensor) -> None:
         points = mask.flatten(1).sum(1)
+        self.points = points.tolist()
         tau2 = torch.as_tensor(tau2, dtype=leading.dtype).expand(len(mask))
         super().__init__(mean, mask, torch.cat([leading, tau2.repeat_interleave(points)]))
         self.register_buffer("vectors", vectors, persistent=False)
@@ -211,7 +219,7 @@ class EOF(Prior):
         self.register_buffer("index", mask.flatten().nonzero()[:, 0], persistent=False)
         ends = vectors.shape[1] + points.cumsum(0)  # the last of a channel's variances stands for all of it
         self.register_buffer("last", ends - 1, persistent=False)
-        loads = [v.square().sum(0) / max(len(v), 1) for v in vectors.split(points.tolist())]
+        loads = [v.square().sum(0) / max(len(v), 1) for v in vectors.split(self.points)]
         self.register_buffer("loads", torch.stack(loads), persistent=False)  # (C, r): mean of V^2 per channel
 
     def to_modes(self, v: Tensor) -> Tensor:
@@ -226,23 +234,21 @@ class EOF(Prior):
         out[:, self.index] = v
         return out.reshape(-1, *self.mask.shape)
 
-    def apply_block(self, v: Tensor, sigma: float | Tensor, channels: list[int]) -> Tensor:
-        """As m_tau (v - V_c V_c^T v) + V_c m V_c^T v with the rows of V of these channels: two or three small products,
-        not four."""
-        there = self.mask[channels]
-        ends = self.mask.flatten(1).sum(1).cumsum(0).tolist()
-        starts = [0, *ends[:-1]]
-        parts = [self.vectors[starts[c] : ends[c]] for c in channels]
-        rows = parts[0] if len(parts) == 1 else torch.cat(parts)  # of one channel no copy is made
+    def apply_weighted(
+        self, v: Tensor, sigma: float | Tensor, weights: Tensor, groups: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """As w_cc m_tau v_c + V_c (m - m_tau) sum_d w_cd V_d^T v_d with the rows V_c of V of each channel: two small
+        products a channel, whatever the weights."""
         m, r = self.error_variances(sigma), self.vectors.shape[1]
-        leading, rest = m[:, :r], torch.cat([m[:, r + starts[c] : r + ends[c]] for c in channels], 1)
-        inside = v[:, there]
-        amplitudes = inside @ rows
+        rows, rest = self.vectors.split(self.points), m[:, self.last]
+        used = [c for own in groups for c in own]
+        inside = [v[:, c][:, self.mask[c]] for c in used]
+        amplitudes = torch.stack([own @ rows[c] for own, c in zip(inside, used, strict=True)], 1)
+        mixed = (m[:, None, :r] - rest[:, used, None]) * (weights[:, used][:, :, used] @ amplitudes)
         out = torch.zeros_like(v)
-        if len(parts) == 1 or bool((self.tau2 == self.tau2[0]).all()):
-            out[:, there] = rest * inside + ((leading - rest[:, :1]) * amplitudes) @ rows.T
-        else:
-            out[:, there] = rest * (inside - amplitudes @ rows.T) + (leading * amplitudes) @ rows.T
+        for k, c in enumerate(used):
+            scale = (weights[:, c, c] * rest[:, c])[:, None]
+            out[:, c, self.mask[c]] = scale * inside[k] + mixed[:, k] @ rows[c].T
         return out
 
     def diagonal(self, f: Tensor) -> Tensor:

@@ -195,10 +195,11 @@ def test_two_residuals_are_solved_together(sigma, factored):
 
 
 @pytest.mark.parametrize("factored", [True, False])
-def test_an_equation_over_levels(factored):
+@pytest.mark.parametrize("beside", [True, False])
+def test_an_equation_over_levels(factored, beside):
     """Hydrostatic balance: levels normalised one by one, a residual between them, against dense algebra."""
     problem, sigma = Layers(1e-2), 0.3
-    step, x0 = problem.step(tolerance=1e-11, iterations=2000), problem.estimate(sigma)
+    step, x0 = problem.step(tolerance=1e-11, iterations=2000, beside=beside), problem.estimate(sigma)
     step.factor = step.factor if factored else None
     assert step.J.valid.shape == (3, 5, 4) and len(step.s2) == 3
     J, V = dense(problem, step, sigma)
@@ -291,10 +292,11 @@ def test_action_multiplies_the_formula():
     assert f_moves[:, 0].norm() > phi_moves[:, 0].norm() and f_moves[:, 1].norm() < phi_moves[:, 1].norm()
 
 
-def test_observations_beside_an_equation_are_the_joint_gaussian():
+@pytest.mark.parametrize("beside", [True, False])
+def test_observations_beside_an_equation_are_the_joint_gaussian(beside):
     """The equation's step, then kriging with the conditioned metric, is conditioning N(x0, V) on both at once."""
     problem, sigma, s2 = Problem(1e-2), 0.5, 1e-2
-    step = problem.step(tolerance=1e-12, iterations=500)
+    step = problem.step(tolerance=1e-12, iterations=500, beside=beside)
     assert step.couples()
     rng, m = np.random.default_rng(3), 15
     index = torch.from_numpy(N * N + rng.choice(N * N, m, replace=False))
@@ -353,3 +355,7 @@ def test_only_fields_that_the_equation_lets_move_move():
     after = step.correct(x0, 0.02)
     assert torch.equal(after[:, 0], x0[:, 0]) and not torch.equal(after[:, 1], x0[:, 1])
     assert (problem.equation.energy(after) < 1e-12 * problem.equation.energy(x0)).all()
+    beside = problem.step(hard=True, beside=True)
+    assert beside.coupled and torch.equal(beside.correct(x0, 0.02)[:, 0], x0[:, 0])
+    M = problem.model.prior.apply_M(x0 * torch.tensor([1.0, 0])[:, None, None], 0.02)
+    torch.testing.assert_close(beside.conditional(x0, 0.02)[:, 0], M[:, 0], atol=1e-12, rtol=0)

@@ -72,12 +72,16 @@ def test_functions_of_the_covariance(name):
     torch.testing.assert_close(M, sigma**2 * gain, atol=1e-12, rtol=0)
     torch.testing.assert_close(root @ root, M, atol=1e-12, rtol=0)
     torch.testing.assert_close(prior.diagonal(prior.error_variances(sigma)).flatten(), M.diagonal(), atol=1e-12, rtol=0)
-    for channels in ([0], [1], [0, 1]):
-        alone = correlated_fields(2, seed=3)[:, channels]
-        embedded = torch.zeros(2, *SHAPE, dtype=torch.float64)
-        embedded[:, channels] = alone
-        expected = (embedded.flatten(1) @ M).reshape(2, *SHAPE)[:, channels]
-        torch.testing.assert_close(prior.apply_block(alone, sigma, channels), expected, atol=1e-12, rtol=0)
+    weights = torch.tensor([[[1.0, 0], [0, 0]], [[2, 0.5], [0.5, 0.7]], [[1, 1], [1, 1]]]).double()
+    points = SHAPE[1] * SHAPE[2]
+    whole = torch.stack([M * w.kron(torch.ones(points, points)) for w in weights])
+    expected = (whole @ x.flatten(1)[..., None])[..., 0]
+    found = prior.apply_weighted(x, sigma, weights, [[0], [1]])
+    torch.testing.assert_close(found.flatten(1), expected, atol=1e-12, rtol=0)
+    found = prior.apply_weighted(x, sigma, weights[:1], [[0]])
+    torch.testing.assert_close(found.flatten(1), x.flatten(1) @ whole[0], atol=1e-12, rtol=0)
+    found = prior.apply_weighted(x, sigma, weights[2:], [[0, 1]])
+    torch.testing.assert_close(found, prior.apply_M(x, sigma), atol=1e-12, rtol=0)
     points = prior.mask.flatten(1).sum(1)
     diagonal = M.diagonal().reshape(SHAPE).sum((1, 2)) / points
     torch.testing.assert_close(prior.error_std(sigma).flatten() ** 2, diagonal, atol=1e-12, rtol=0)

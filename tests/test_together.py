@@ -83,21 +83,46 @@ def test_equations_of_other_fields_stay_apart():
 
 @pytest.mark.parametrize("direct", [True, False])
 @pytest.mark.parametrize("bands", [1, 4])
-def test_each_has_its_own_s2(bands, direct):
-    """The step for s^2 that a policy has bent, each equation's by itself, against dense algebra."""
+@pytest.mark.parametrize("beside", [True, False])
+def test_each_has_its_own_s2(bands, direct, beside):
+    """The step for s^2 that a policy has bent, each equation's by itself, and each field's metric, in blocks or joint,
+    against dense algebra."""
     model, sigma = wind_model(record("geostrophic"), record("nondivergence")), 0.5
     (both,) = grouped(model.constraints(), model.normaliser, GRID)
-    step = EquationStep(model, both, "told", tolerance=1e-11, iterations=2000)
+    step = EquationStep(model, both, "told", tolerance=1e-11, iterations=2000, beside=beside)
+    assert step.metric.joint is beside and len(step.metric.pairs) == (6 if beside else 3)
     step.factor.direct = direct
     valid, size, x0 = step.J.valid, int(np.prod(SHAPE)), fields(2)
-    J, V = matrix(lambda v: step.J.forward(v)[:, valid], size), matrix(lambda v: step.metric(v, sigma), size)
+    J = matrix(lambda v: step.J.forward(v)[:, valid], size)
     log_s2 = torch.tensor([[1.0] * bands + [-2.0] * bands, [-1.0] * bands + [0.5] * bands]).double()
-    found, r = step.correct(x0, sigma, log_s2), step.J.rows(x0)[:, valid]
+    tilt = torch.tensor([[0.0, 0, 0], [1.5, -1, 0.5]]).double()
+    found, r = step.correct(x0, sigma, log_s2, tilt), step.J.rows(x0)[:, valid]
     of = valid.nonzero()[:, 0]
     for m in range(2):
+        V = matrix(lambda v, m=m: step.metric(v, sigma, tilt[m : m + 1].exp()), size)
         s2 = torch.tensor([0.02, 0.03, 0.1]).double()[of] * log_s2[m, [0, 0, bands]].exp()[of]
         moved = V @ J.T @ torch.linalg.solve(J @ V @ J.T + s2.diag(), r[m])
         torch.testing.assert_close(found[m].flatten(), x0[m].flatten() - moved, atol=1e-7, rtol=0)
+
+
+def test_the_joint_metric():
+    """Positive, in the blocks of the channels what it is without observations, and between them the prior's covariance
+    as often as the one that errs less."""
+    model, sigma, size = wind_model(record("geostrophic"), record("nondivergence")), 0.5, int(np.prod(SHAPE))
+    (both,) = grouped(model.constraints(), model.normaliser, GRID)
+    joint, blocks = (EquationStep(model, both, "told", beside=b).metric for b in (True, False))
+    M = matrix(lambda v: model.prior.apply_M(v, sigma), size)
+    for scale in (None, torch.tensor([[0.1, 3.0, 1.0]]).double(), torch.tensor([[[0.1, 3, 1, 1]] * 3]).double()):
+        V = matrix(lambda v, s=scale: joint(v, sigma, s), size)
+        assert (V - V.T).abs().max() < 1e-12 * V.abs().max()
+        assert torch.linalg.eigvalsh((V + V.T) / 2).min() > -1e-12 * V.abs().max()
+        alone = matrix(lambda v, s=scale: blocks(v, sigma, s), size)
+        for c in range(3):
+            own = slice(56 * c, 56 * c + 56)
+            torch.testing.assert_close(V[own, own], alone[own, own], rtol=1e-9, atol=1e-12)
+    V = matrix(lambda v: joint(v, sigma), size)
+    w = (V.diagonal() / M.diagonal()).reshape(3, -1)[:, 0]
+    torch.testing.assert_close(V, M * torch.minimum(w[:, None], w).repeat_interleave(56, 0).repeat_interleave(56, 1))
 
 
 def test_beside_observations_all_are_conditioned_on_at_once():
@@ -178,17 +203,32 @@ def test_a_policy_sees_and_bends_each():
     assert (after < before).all()
 
 
-def test_observations_of_what_no_equation_moves_still_count():
-    """Beside an equation of the wind alone, stations of z correct z as they do without it."""
-    model, sigma, x0 = wind_model(record("nondivergence")), 2.0, fields(2)
-    index = torch.tensor([3, 30, 50])
-    weight = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(3, 4)
-    value, error = torch.tensor([1.0, -1, 2]).double(), torch.full((3,), 0.2, dtype=torch.float64)
+def test_stations_of_what_the_equation_does_not_move_are_not_forgotten():
+    """Beside an equation of the wind alone, stations of z tell of the wind what the prior says they do: an estimate of
+    the Wiener filter becomes the exact posterior mean given the equation and the stations. In blocks it would not."""
+    model, sigma, size = wind_model(record("nondivergence")), 2.0, int(np.prod(SHAPE))
+    prior = model.prior
+    model.error = NetworkError([0.01, sigma], [prior.error_std(s).flatten().square().tolist() for s in (0.01, sigma)])
+    index = torch.tensor([3, 12, 30, 50])
+    weight = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(4, 4)
+    value, error = torch.tensor([1.0, 0.5, -1, 2]).double(), torch.full((4,), 0.1, dtype=torch.float64)
     stations = Observations(index[:, None].expand(-1, 4).contiguous(), weight, value, error, index // 56)
     step, kriging = constraints_for(model, stations, "told")
-    assert step.when == "always" and step.still == [0]
-    M = matrix(lambda v: model.prior.apply_M(v, sigma), int(np.prod(SHAPE)))[:56, :56]
-    gain = M[:, index] @ torch.linalg.inv(M[index][:, index] + 0.04 * torch.eye(3).double())
-    expected = x0[:, 0].flatten(1) - (x0[:, 0].flatten(1)[:, index] - value) @ gain.T
-    found = kriging.correct(x0, sigma)
-    torch.testing.assert_close(found[:, 0].flatten(1), expected, atol=1e-9, rtol=0)
+    assert step.when == "always" and step.coupled and step.metric.reaches == [0, 1, 2]
+    step.tolerance = 1e-12
+    noisy = prior.sample(fields(1)) + sigma * fields(1, 6)
+    x0, mean, C = (
+        prior.filter(noisy, sigma),
+        prior.mean[None],
+        matrix(lambda v: prior.scale_modes(v, prior.variances), size),
+    )
+    valid = step.J.valid
+    J, A = matrix(lambda v: step.J.forward(v)[:, valid], size), torch.eye(size, dtype=torch.float64)[index] / 0.1
+    H = torch.cat([torch.eye(size, dtype=torch.float64), J, A])
+    R = torch.cat([torch.full((size,), sigma**2), torch.full((len(J),), 0.1), torch.ones(4)]).double()
+    innovation = torch.cat([(mean - noisy)[0].flatten(), step.J.rows(mean)[:, valid][0], stations.innovation(mean)[0]])
+    expected = mean.flatten() - C @ H.T @ torch.linalg.solve(H @ C @ H.T + R.diag(), innovation)
+    torch.testing.assert_close(kriging.correct(step.correct(x0, sigma), sigma).flatten(), expected, atol=1e-8, rtol=0)
+    alone = EquationStep(model, step.equation, "told", when="always", tolerance=1e-12)
+    blocks = Kriging(prior, stations, "told", alone.conditional).correct(alone.correct(x0, sigma), sigma)
+    assert (blocks.flatten() - expected).reshape(3, -1)[1:].abs().max() > 0.1
