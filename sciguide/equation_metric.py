@@ -4,13 +4,14 @@ Alone, an equation with constant J moves its fields block by block: V_f = w_f(si
 covariance of field f, w_f the network's own mean square error over its trace. Data that obey a linear equation give
 J M = 0 for the joint M, and a step would move nothing.
 
-Beside observations that would lose what they say of one channel by another, so V is joint over all channels there,
-moved or not, V_cd = min(w_c, w_d) M_cd. Of two channels the one that errs more has what the other errs by, through the
-regression of the prior, and more of its own. V is positive, as the minimum is and products by entry are; has the
-network's mean square errors; and is in blocks where M is. E M E with E = diag(sqrt(w)) is surer of more: where J M = 0
-the residuals of the network's errors would have a variance of (sqrt(w_c) - sqrt(w_d))^2 only, and a hard equation with
-that leaves next to nothing to the observations: errors of Poisson's pair were 3 to 6 times the exact posterior's
-instead of 1.1. Channels of fields that the equation reads and may not move are held: V does not reach them.
+Beside observations of channels that the equation says nothing of, that would lose what they say of those that it moves.
+So V is joint over all channels there, moved or not, V_cd = min(w_c, w_d) M_cd. Of two channels the one that errs more
+has what the other errs by, through the regression of the prior, and more of its own. V is positive, as the minimum is
+and products by entry are; has the network's mean square errors; and is in blocks where M is. E M E with E =
+diag(sqrt(w)) is surer of more: where J M = 0 the residuals of the network's errors would have a variance of (sqrt(w_c)
+- sqrt(w_d))^2 only, and a hard equation with that leaves next to nothing to the observations: errors of Poisson's pair
+were 3 to 6 times the exact posterior's instead of 1.1. Channels of fields that the equation reads and may not move are
+held: V does not reach them.
 
 Where J varies V_f is the inverse of J^T J at the prior's mean, by rings of the wavenumber, of the size of the
 network's error, as if all rows erred alike: J V J^T is then nearly the identity between the factors that balance its

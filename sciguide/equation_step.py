@@ -56,9 +56,9 @@ class EquationStep:
     system that is linearised anew at the next step anyway; `hard`: s^2 = 0; `ratio(x0, sigma)`: the variances of
     members' errors over those of M, (B, C, Y, X), with which V becomes E V E; not where only the finished field is
     solved for coefficients that vary; `beside`: that there are observations. An equation that the prior does not know
-    is `coupled` to them: it acts at every step, with scales as told, no `ratio` and the joint V. `taken` (B,):
-    iterations of the last correction of each member; `parts`: names of the equations that it is of, one, or several
-    that are solved together (`sciguide/together.py`).
+    is `coupled` to them: it acts at every step, with scales as told and no `ratio`, and V is joint where there are
+    channels that it says nothing of. `taken` (B,): iterations of the last correction of each member; `parts`: names of
+    the equations that it is of, one, or several that are solved together (`sciguide/together.py`).
     """
 
     bands, iterative = BANDS, True
@@ -103,7 +103,7 @@ class EquationStep:
             when, self.scales, ratio = "always", "told", None
         self.when = when if self.linear else "always"
         self.ratio = ratio if self.J.constant or not self.linear else None
-        self.metric = Metric(model, self.J, self.coupled)
+        self.metric = Metric(model, self.J, self.coupled and len(sum(self.channels, [])) < model.shape[0])
         self.spectrum = lru_cache(maxsize=64)(partial(spectrum_of, self.J, self.metric, self.waves))
         self.draws = lru_cache(maxsize=64)(self._draws)
         small = self.J.constant and int(self.J.valid.sum()) <= MOST_FACTORED

@@ -195,11 +195,10 @@ def test_two_residuals_are_solved_together(sigma, factored):
 
 
 @pytest.mark.parametrize("factored", [True, False])
-@pytest.mark.parametrize("beside", [True, False])
-def test_an_equation_over_levels(factored, beside):
+def test_an_equation_over_levels(factored):
     """Hydrostatic balance: levels normalised one by one, a residual between them, against dense algebra."""
     problem, sigma = Layers(1e-2), 0.3
-    step, x0 = problem.step(tolerance=1e-11, iterations=2000, beside=beside), problem.estimate(sigma)
+    step, x0 = problem.step(tolerance=1e-11, iterations=2000), problem.estimate(sigma)
     step.factor = step.factor if factored else None
     assert step.J.valid.shape == (3, 5, 4) and len(step.s2) == 3
     J, V = dense(problem, step, sigma)
@@ -292,12 +291,11 @@ def test_action_multiplies_the_formula():
     assert f_moves[:, 0].norm() > phi_moves[:, 0].norm() and f_moves[:, 1].norm() < phi_moves[:, 1].norm()
 
 
-@pytest.mark.parametrize("beside", [True, False])
-def test_observations_beside_an_equation_are_the_joint_gaussian(beside):
+def test_observations_beside_an_equation_are_the_joint_gaussian():
     """The equation's step, then kriging with the conditioned metric, is conditioning N(x0, V) on both at once."""
     problem, sigma, s2 = Problem(1e-2), 0.5, 1e-2
-    step = problem.step(tolerance=1e-12, iterations=500, beside=beside)
-    assert step.couples()
+    step = problem.step(tolerance=1e-12, iterations=500, beside=True)
+    assert step.coupled and not step.metric.joint
     rng, m = np.random.default_rng(3), 15
     index = torch.from_numpy(N * N + rng.choice(N * N, m, replace=False))
     weight = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(m, 4)

@@ -11,10 +11,12 @@ from sciguide.actions import Actions, Levers
 from sciguide.constraints import EquationOnModel, EquationRecord
 from sciguide.covariance import fit_prior
 from sciguide.datasets.normaliser import Normaliser
+from sciguide.equation_metric import Metric
 from sciguide.equation_step import EquationStep
 from sciguide.equations import get
 from sciguide.grid import Grid
 from sciguide.guidance import Guidance, constraints_for
+from sciguide.jacobian import Jacobian
 from sciguide.kriging import Kriging
 from sciguide.model import NetworkError
 from sciguide.observations import Observations
@@ -83,14 +85,15 @@ def test_equations_of_other_fields_stay_apart():
 
 @pytest.mark.parametrize("direct", [True, False])
 @pytest.mark.parametrize("bands", [1, 4])
-@pytest.mark.parametrize("beside", [True, False])
-def test_each_has_its_own_s2(bands, direct, beside):
+@pytest.mark.parametrize("joint", [True, False])
+def test_each_has_its_own_s2(bands, direct, joint, monkeypatch):
     """The step for s^2 that a policy has bent, each equation's by itself, and each field's metric, in blocks or joint,
     against dense algebra."""
     model, sigma = wind_model(record("geostrophic"), record("nondivergence")), 0.5
     (both,) = grouped(model.constraints(), model.normaliser, GRID)
-    step = EquationStep(model, both, "told", tolerance=1e-11, iterations=2000, beside=beside)
-    assert step.metric.joint is beside and len(step.metric.pairs) == (6 if beside else 3)
+    monkeypatch.setattr("sciguide.equation_step.Metric", lambda model, J, _: Metric(model, J, joint))
+    step = EquationStep(model, both, "told", tolerance=1e-11, iterations=2000)
+    assert len(step.metric.pairs) == (6 if joint else 3)
     step.factor.direct = direct
     valid, size, x0 = step.J.valid, int(np.prod(SHAPE)), fields(2)
     J = matrix(lambda v: step.J.forward(v)[:, valid], size)
@@ -110,7 +113,7 @@ def test_the_joint_metric():
     as often as the one that errs less."""
     model, sigma, size = wind_model(record("geostrophic"), record("nondivergence")), 0.5, int(np.prod(SHAPE))
     (both,) = grouped(model.constraints(), model.normaliser, GRID)
-    joint, blocks = (EquationStep(model, both, "told", beside=b).metric for b in (True, False))
+    joint, blocks = (Metric(model, Jacobian(model, both), b) for b in (True, False))
     M = matrix(lambda v: model.prior.apply_M(v, sigma), size)
     for scale in (None, torch.tensor([[0.1, 3.0, 1.0]]).double(), torch.tensor([[[0.1, 3, 1, 1]] * 3]).double()):
         V = matrix(lambda v, s=scale: joint(v, sigma, s), size)
@@ -134,6 +137,7 @@ def test_beside_observations_all_are_conditioned_on_at_once():
     stations = Observations(index[:, None].expand(-1, 4).contiguous(), weight, value, error, index // 56)
     step, kriging = constraints_for(model, stations, "told")
     assert step.parts == ("geostrophic", "nondivergence") and step.when == "always" and isinstance(kriging, Kriging)
+    assert step.coupled and not step.metric.joint, "the equations are of all channels"
     step.tolerance = 1e-12
     J, V = matrix(lambda v: step.J.forward(v)[:, step.J.valid], size), matrix(lambda v: step.metric(v, sigma), size)
     A = torch.eye(size, dtype=torch.float64)[index] / 0.3

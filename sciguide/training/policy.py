@@ -64,7 +64,7 @@ class PolicyModule(L.LightningModule):
         replicas: per noise, A, which differ in their actions alone
         passes: over the roll-outs of an update
         clip: of the ratio of probabilities
-        learning_rate: of Adam; .6 / updates where not given, .02 at most: few updates have to go as far
+        learning_rate: of Adam; where not given .6 / updates, between .01 and .02: few updates have to go as far
         preference: between the distribution (0) and physics (1); None is another one for each problem, so that one
             policy learns the whole trade-off
     """
@@ -84,7 +84,7 @@ class PolicyModule(L.LightningModule):
         preference: float | None = EVEN,
     ) -> None:
         super().__init__()
-        learning_rate = min(0.02, 0.6 / updates) if learning_rate is None else learning_rate
+        learning_rate = min(0.02, max(0.01, 0.6 / updates)) if learning_rate is None else learning_rate
         self.save_hyperparameters(ignore=["policy", "task", "worth"])
         self.automatic_optimization = False
         self.policy, self.task, self.worth = policy, task, worth
