@@ -33,7 +33,7 @@ SHOWN = 2  # members of each ensemble that are drawn
 WHAT = {
     "none": "unguided: the base model alone, which sees no observations",
     "fixed": "the formula, a kriging step on observations and equation",
-    "scheduled": "the formula times a tuned table, one row a step, the same for every member",
+    "scheduled": "the formula times a tuned schedule, linear between four noise levels, the same for every member",
     "linear": "the formula times a linear function of what is seen of each member",
     "learned": "the formula times what the learned policy decides for each member and step",
     PRIOR: "the Gaussian that the network corrects, conditioned on the observations by linear algebra",
