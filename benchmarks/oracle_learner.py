@@ -66,9 +66,8 @@ class Misreported:
         """The truth (1, n, n), the observed values (m,), and the factor."""
         rng = np.random.default_rng([number, 8])
         factor = float(np.exp(rng.uniform(-1, 1) * np.log(10)))
-        truth = self.prior.sample(torch.from_numpy(rng.standard_normal((1, 1, self.N, self.N))).to(self.index.device))[
-            0
-        ]
+        white = torch.from_numpy(rng.standard_normal((1, 1, self.N, self.N))).to(self.index.device)
+        truth = self.prior.sample(white)[0]
         noise = torch.from_numpy(rng.standard_normal(self.POINTS)).to(truth)
         return truth, truth.flatten()[self.index] + factor * self.ERROR * noise, factor
 

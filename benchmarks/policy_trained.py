@@ -8,10 +8,9 @@ rival of a run with three seeds, on the run's validation samples, and judges the
 all seeds, so a problem's scores are averaged over the seeds before differences are bootstrapped. `energy score`: to the
 truth, small is good, in the distance that was tuned for (fields, or point by point the CRPS), the other part of the
 score being what residuals exceed the data's by; `energy over fixed`: less that of the formula. Beside the rivals of
-`sciguide tune` a constant with the same budget, which is the stronger schedule where a table has hundreds of numbers,
-and the learned policy's mean at each level, which sees no member (`schedules.py`). --run: a run's folder;
-that of the sparse table's Poisson pairs is trained where it is not there. What is done is kept in --runs, and rows of
-other runs in the table are kept.
+`sciguide tune` a constant by random search with the same budget, and the learned policy's mean at each level, which
+sees no member (`schedules.py`). --run: a run's folder; that of the sparse table's Poisson pairs is trained where it is
+not there. What is done is kept in --runs, and rows of other runs in the table are kept.
 """
 
 import argparse

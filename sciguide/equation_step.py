@@ -103,7 +103,8 @@ class EquationStep:
             when, self.scales, ratio = "always", "told", None
         self.when = when if self.linear else "always"
         self.ratio = ratio if self.J.constant or not self.linear else None
-        self.metric = Metric(model, self.J, self.coupled and len(sum(self.channels, [])) < model.shape[0])
+        known = {c for own in self.channels for c in own}
+        self.metric = Metric(model, self.J, self.coupled and len(known) < model.shape[0])
         self.spectrum = lru_cache(maxsize=64)(partial(spectrum_of, self.J, self.metric, self.waves))
         self.draws = lru_cache(maxsize=64)(self._draws)
         small = self.J.constant and int(self.J.valid.sum()) <= MOST_FACTORED
