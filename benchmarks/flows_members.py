@@ -23,7 +23,7 @@ from benchmarks.flows_data import Fields
 from sciguide.generate import one_thread
 from sciguide.guidance import Constraint, Direction, Guidance, constraints_for
 from sciguide.kriging import Kriging
-from sciguide.learner import JUDGED
+from sciguide.learner import JUDGED, own_numbers
 from sciguide.model import Model
 from sciguide.observations import Observations, locate
 from sciguide.policy import KINDS
@@ -61,8 +61,9 @@ def tune(
     made with `steps` evaluations, or resumed, where they are not there. Asserts that nothing tuned or judged by shares
     its noise with what is drawn."""
     numbers = [JUDGED + i for i in range(judged)]
-    stages_apart(seed, range(trajectories), numbers)
-    used = {noise_seed(stage, seed, n) for stage in STAGES for n in (*range(trajectories), *numbers)}
+    tuned = own_numbers(seed, 0, trajectories)
+    stages_apart(seed, tuned, numbers)
+    used = {noise_seed(stage, seed, n) for stage in STAGES for n in (*tuned, *numbers)}
     assert not used & set(range(SEED, SEED + 100))
     channels = (model.layout.names.index("nu"),) if points else ()
     variety = Variety((points, points), channels, (ERROR, ERROR), steps=(steps, steps))

@@ -13,7 +13,7 @@ from sciguide.actions import USUAL, Actions, Levers
 from sciguide.bootstrap import bootstrap, paired_bootstrap
 from sciguide.device import CPU
 from sciguide.guidance import Constraint, Guidance
-from sciguide.learner import JUDGED, Played, Task, Worth
+from sciguide.learner import JUDGED, Played, Task, Worth, own_numbers
 from sciguide.policy import Fixed, Policy
 from sciguide.reward import Pointwise, excess
 from sciguide.rollout import Problems, stages_apart
@@ -141,7 +141,7 @@ def compete(
 ) -> dict[str, tuple[Levers, Judged]]:
     """The rivals, all if not `only` some, on `judged` problems, after tuning each on `trajectories`."""
     numbers = numbers_of(seed, judged)
-    stages_apart(seed, range(trajectories), numbers)
+    stages_apart(seed, own_numbers(seed, 0, trajectories), numbers)
     found = {}
     for name, (levers, scales, tune) in rivals(case, seed, trajectories, device).items():
         if not only or name in only:

@@ -1,16 +1,18 @@
 """Policies on trained networks, where problems vary as a config says: whether feedback pays there too.
 
     python -m benchmarks.policy_trained [--run runs/sparse/poisson_32] [--config configs/policy_problems.yaml]
-                                        [--small] [--runs runs/policy] [--date 2026-01-31] [--device cuda]
+                                        [--trajectories 8000] [--small] [--runs runs/policy] [--date 2026-01-31]
+                                        [--device cuda]
 
 writes benchmarks/results/policy_trained.csv (--small: policy_trained_small.csv). `sciguide tune` itself tunes every
 rival of a run with three seeds, on the run's validation samples, and judges them on problems of its own: the same for
 all seeds, so a problem's scores are averaged over the seeds before differences are bootstrapped. `energy score`: to the
 truth, small is good, in the distance that was tuned for (fields, or point by point the CRPS), the other part of the
-score being what residuals exceed the data's by; `energy over fixed`: less that of the formula. Beside the rivals of
-`sciguide tune` a constant by random search with the same budget, and the learned policy's mean at each level, which
-sees no member (`schedules.py`). --run: a run's folder; that of the sparse table's Poisson pairs is trained where it is
-not there. What is done is kept in --runs, and rows of other runs in the table are kept.
+score being what residuals exceed the data's by; `energy over fixed`: less that of the formula, `fixed`, which is tuned
+on nothing; `trajectories`: that every other rival is tuned on. Beside the rivals of `sciguide tune` a constant by
+random search with the same budget, and the learned policy's mean at each level, which sees no member (`schedules.py`).
+--run: a run's folder; that of the sparse table's Poisson pairs is trained where it is not there; --trajectories: for
+those of the config. What is done is kept in --runs, and rows of other runs and budgets in the table are kept.
 """
 
 import argparse
@@ -36,26 +38,24 @@ from sciguide.training.contest import truths
 
 SEEDS = (0, 1, 2)
 DEFAULT = Path("runs/sparse/poisson_32")
-SMALL = ("--trajectories=64", "--judged=4", "--members=2", "--steps=3")
+SMALL, SMALL_TRAJECTORIES = ("--judged=4", "--members=2", "--steps=3"), 64
 
 
-def tuned(run: Path, config: Path, seed: int, runs: Path, extra: tuple[str, ...], device: str = "cpu") -> dict:
-    """The scores of the rivals of `sciguide tune` of one seed, from a folder of its own beside links to the run."""
-    folder = runs / f"{run.name}_{config.stem}" / str(seed)
+def tuned(run: Path, config: Path, folder: Path, extra: tuple[str, ...]) -> dict:
+    """The scores of the rivals of `sciguide tune`, from a folder of its own beside links to the run."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("model.pt", "config.yaml"):
         if not (folder / name).exists():
             (folder / name).symlink_to((run / name).resolve())
     scores = folder / "policies" / "scores.json"
-    words = ["tune", str(folder), "-c", str(config), f"--seed={seed}", f"--device={device}", *extra]
+    words = ["tune", str(folder), "-c", str(config), *extra]
     if not scores.is_file() and sciguide(words):
         raise SystemExit(f"{folder} could not be tuned")
     return json.loads(scores.read_text())
 
 
-def beside(run: Path, config: Path, seed: int, runs: Path, device: str) -> dict:
+def beside(folder: Path, device: str) -> dict:
     """The scores of the schedules that stand beside them, once `tuned` has been."""
-    folder = runs / f"{run.name}_{config.stem}" / str(seed)
     path = folder / "policies" / schedules.SCORES
     if not path.is_file():
         model = Model.load(folder / "model.pt", device)
@@ -72,7 +72,7 @@ def rows(run: Path, config: Path, each: list[dict], trajectories: int) -> list[d
         scores, energies = ({n: np.mean([f[n][k] for f in found], 0) for n in names} for k in ("scores", "energies"))
         for name, values in scores.items():
             row: dict = {"run": run.name, "problems of": config.stem, "seed": seed, "rival": name}
-            row |= {"trajectories": 0 if name == "fixed" else trajectories, "problems": len(values)}
+            row |= {"trajectories": trajectories, "problems": len(values)}
             row |= dict(zip(("score", "low", "high"), map(float, bootstrap(values, np.mean)), strict=True))
             for rival in ("fixed", "constant", "scheduled", "linear"):
                 ends = map(float, paired_bootstrap(values, scores[rival]))
@@ -85,15 +85,17 @@ def rows(run: Path, config: Path, each: list[dict], trajectories: int) -> list[d
     return out
 
 
-def earlier(path: Path, run: Path, config: Path) -> list[dict]:
-    """Rows of other runs and configs in the table that is there."""
-    return [r for r in read_table(path) if (r["run"], r["problems of"]) != (run.name, config.stem)]
+def earlier(path: Path, run: Path, config: Path, trajectories: int) -> list[dict]:
+    """Rows of other runs, configs and budgets in the table that is there."""
+    own = run.name, config.stem, str(trajectories)
+    return [r for r in read_table(path) if (r["run"], r["problems of"], r["trajectories"]) != own]
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="policies on trained networks")
     parser.add_argument("--run", type=Path, default=DEFAULT, help="a run's folder")
     parser.add_argument("--config", type=Path, default=Path("configs/policy_problems.yaml"), help="of `sciguide tune`")
+    parser.add_argument("--trajectories", type=int, help="that each rival is tuned on, for those of the config")
     parser.add_argument("--small", action="store_true", help="one seed, 64 trajectories")
     parser.add_argument("--runs", type=Path, default=Path("runs/policy"), help="where what is done is kept")
     parser.add_argument("--date", default=date.today().isoformat(), help="written beside the results")
@@ -102,12 +104,17 @@ def main(argv: list[str] | None = None) -> int:
     if given.run == DEFAULT and not (DEFAULT / "model.pt").is_file():
         fit(SETS["poisson"], 32, PLANS[32], DEFAULT.parent, given.device)
     seeds, extra = (SEEDS[:1], SMALL) if given.small else (SEEDS, ())
+    usual = SMALL_TRAJECTORIES if given.small else yaml.safe_load(given.config.read_text()).get("trajectories", 2000)
+    trajectories = given.trajectories or usual
     runs = kept_in(given.runs / "small" if given.small else given.runs, given.device)
-    of, device = (given.run, given.config), str(given.device)
-    each = [tuned(*of, seed, runs, extra, device) | beside(*of, seed, runs, device) for seed in seeds]
-    trajectories = 64 if given.small else yaml.safe_load(given.config.read_text()).get("trajectories", 2000)
+    parent, device = runs / f"{given.run.name}_{given.config.stem}_{trajectories}", str(given.device)
+    each = []
+    for seed in seeds:
+        words = (f"--seed={seed}", f"--trajectories={trajectories}", f"--device={device}", *extra)
+        scores = tuned(given.run, given.config, parent / str(seed), words)
+        each.append(scores | beside(parent / str(seed), device))
     path = RESULTS / f"policy_trained{'_small' if given.small else ''}.csv"
-    table = [*earlier(path, given.run, given.config), *rows(given.run, given.config, each, trajectories)]
+    table = [*earlier(path, given.run, given.config, trajectories), *rows(given.run, given.config, each, trajectories)]
     write_table(path, table, f"policies on trained networks; {given.date}; 1 thread", given.device)
     return 0
 

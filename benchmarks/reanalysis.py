@@ -216,9 +216,11 @@ def main(argv: list[str] | None = None) -> int:
     judged = [windows[n % len(windows)] for n in numbers]
     table = []
     for name, (config, contest) in CASES.items() if given.only != "settings" else ():
-        for seed in seeds if contest else ():
-            tuned(runs / "run", config, seed, runs, SMALL_TUNE if given.small else (), str(device))
-        folders = [runs / f"run_{config.stem}" / str(seed) / "policies" for seed in seeds] if contest else []
+        parents = [runs / f"run_{config.stem}" / str(seed) for seed in seeds] if contest else []
+        for seed, folder in zip(seeds, parents, strict=False):
+            words = (f"--seed={seed}", f"--device={device}", *(SMALL_TUNE if given.small else ()))
+            tuned(runs / "run", config, folder, words)
+        folders = [folder / "policies" for folder in parents]
         case = case_of(runs / "run", config, steps, device)
         table += rows(name, scored(case, folders, numbers, runs / f"scores_{config.stem}"), judged)
     end = "_small" if given.small else ""

@@ -21,6 +21,8 @@ from sciguide.reward import Distance, contributions, energy_score, excess, poten
 from sciguide.rollout import Problems, Rollout, draw_noise, roll_out
 
 ITERATION = 0.04  # of conjugate gradients over an evaluation of a network of 2 M weights on 64 x 64 points
+SEEDS, APART = 4096, 8 * 32749  # seeds whose problems are apart, by so many; a prime, as truths and groups come again
+HELD = 2**30  # numbers of problems from here on decide between what was tuned
 JUDGED = 2**31  # numbers of problems from here on are for judging
 
 
@@ -139,6 +141,12 @@ class Task:
         standard = Standard(observation.mean(0), observation.std(0).clamp(min=1e-3))
         standard.std[self.observations.index("preference")] = 12**-0.5  # of what is uniform from 0 to 1
         return worth, standard
+
+
+def own_numbers(seed: int, start: int, count: int) -> range:
+    """The numbers of `count` problems of a seed's own, from `start` on: to tune on from 0, to choose by from `HELD`."""
+    first = seed % SEEDS * APART + start
+    return range(first, first + count)
 
 
 def preferences(numbers: Sequence[int]) -> Tensor:

@@ -14,7 +14,7 @@ from sciguide.bootstrap import paired_bootstrap
 from sciguide.cli import main
 from sciguide.errors import InputError
 from sciguide.generate import load
-from sciguide.learner import JUDGED, Task, Worth, clipped_loss, preferences
+from sciguide.learner import HELD, JUDGED, Task, Worth, clipped_loss, own_numbers, preferences
 from sciguide.policy import Fixed, Learned, Standard
 from sciguide.prior import Isotropic
 from sciguide.reward import Pointwise, advantages, potential, returns_to_go, rewards
@@ -306,6 +306,18 @@ def test_terms_of_ones_own_are_rewarded_and_guide_nothing(run):
 def mean_squares(x: torch.Tensor) -> torch.Tensor:
     """Of each variable, ten times, (B, 2)."""
     return 10 * x.square().mean((2, 3))
+
+
+def test_every_seed_has_problems_of_its_own_to_tune_on_and_to_choose_by():
+    """Below those to be judged by, in the same rhythm of groups, and with other truths in another order."""
+    tuned, held = ([own_numbers(seed, start, 4000) for seed in (0, 1, 2, 4095)] for start in (0, HELD))
+    every = [n for numbers in tuned + held for n in numbers]
+    assert len(set(every)) == len(every) and max(every) < JUDGED and tuned[0] == range(4000)
+    assert max(map(max, tuned)) < HELD <= min(map(min, held))
+    for truths in (64, 100, 128, 333, 1000):
+        firsts = {numbers[0] % truths for numbers in held[:3]}
+        assert len(firsts) == 3
+    assert all(numbers[0] % 8 == 0 for numbers in held)
 
 
 def test_preference_weighs_physics_against_the_distribution_and_the_policy_sees_it():

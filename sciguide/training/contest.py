@@ -18,7 +18,7 @@ from sciguide.datasets.module import GridData
 from sciguide.device import CPU, model_of
 from sciguide.errors import InputError
 from sciguide.guidance import EVEN, Direction, Errors
-from sciguide.learner import ITERATION, JUDGED
+from sciguide.learner import ITERATION, JUDGED, own_numbers
 from sciguide.model import Model
 from sciguide.policy import save_policy
 from sciguide.receipts import sha256, write_json
@@ -136,7 +136,7 @@ def compete(
     problems = make_problems(model, truths, rules)
     task, distance = problems.task(rules.seed, rules.levers), distance_of(model, problems.truths[0], rules.norm)
     numbers = [JUDGED + i for i in range(rules.judged)]
-    stages_apart(rules.seed, range(rules.trajectories), numbers)
+    stages_apart(rules.seed, own_numbers(rules.seed, 0, rules.trajectories), numbers)
     worth, standard = task.measure(distance, range(8), 2, price=rules.price, iteration=rules.iteration)
     budget, preference = Budget(rules.trajectories), None if rules.front else EVEN
     common = task, worth

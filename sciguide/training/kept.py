@@ -6,33 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from sciguide.learner import Task, Worth
 from sciguide.policy import LIMIT
 
-HELD = 2**30  # problems from here on are neither learned from nor judged by
 CHECKS = 3  # in a run: of the formula, half-way and at the end
 COLUMNS = ("update", "trajectories", "score", "entropy", "action_rms", "at_limit")
 
 
-def gains(scores: Tensor, before: Tensor) -> bool:
-    """Whether scores (P,) are more than a standard error above those `before`, problem by problem."""
-    gain = scores - before
-    return bool(gain.mean() > gain.std() / len(gain) ** 0.5)
-
-
 class Best(Callback):
-    """Keeps the policy's state of the highest score on `problems` of their own, the formula, with which it begins,
-    included: a state replaces the one before if it gains more than a standard error of that, problem by problem. It is
-    part of a checkpoint, so a resumed run keeps the same."""
+    """Keeps the policy's state of the highest mean score on `problems` of their own, the formula, with which it begins,
+    included. It is part of a checkpoint, so a resumed run keeps the same."""
 
     def __init__(self, task: Task, worth: Worth, updates: int, problems: Sequence[int], noises: int) -> None:
         self.task, self.worth, self.noises = task, worth, noises
         self.numbers, self.every = problems, -(-updates // (CHECKS - 1))
-        self.scores, self.state = torch.zeros(0), {}
+        self.score, self.state = -float("inf"), {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.state:
@@ -44,16 +35,16 @@ class Best(Callback):
 
     def check(self, module: L.LightningModule) -> None:
         """Score the policy's mean action, and keep its state where that is the best so far."""
-        scores = self.task.score(module.policy, self.numbers, "tune", self.worth, self.noises)
-        if not self.state or gains(scores, self.scores):
-            self.scores = scores
+        score = float(self.task.score(module.policy, self.numbers, "tune", self.worth, self.noises).mean())
+        if score > self.score:
+            self.score = score
             self.state = {k: v.detach().clone() for k, v in module.policy.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"scores": self.scores, "state": self.state}
+        return {"score": self.score, "state": self.state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.scores, self.state = state_dict["scores"], state_dict["state"]
+        self.score, self.state = state_dict["score"], state_dict["state"]
 
 
 class History(Callback):

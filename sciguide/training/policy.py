@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from sciguide.guidance import EVEN
-from sciguide.learner import Task, Worth, clipped_loss
+from sciguide.learner import Task, Worth, clipped_loss, own_numbers
 from sciguide.policy import Learned
 from sciguide.reward import advantages, returns_to_go
 from sciguide.rollout import noise_seed
@@ -30,7 +30,7 @@ class RollOuts(IterableDataset):
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         module = self.module
         h, policy, update = module.hparams, module.policy, int(module.update)
-        numbers = range(update * h.problems, (update + 1) * h.problems)
+        numbers = own_numbers(module.task.seed, update * h.problems, h.problems)
         policy.generator = torch.Generator().manual_seed(noise_seed("tune", module.task.seed, update))
         played = module.task.play(policy, numbers, "tune", module.worth, h.noises, h.replicas, h.preference)
         policy.generator = None

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from sciguide.bootstrap import Interval, bootstrap, paired_bootstrap
 from sciguide.guidance import EVEN
-from sciguide.learner import Task, Worth
+from sciguide.learner import HELD, Task, Worth, own_numbers
 from sciguide.policy import Fixed, Learned, Linear, Policy, Scheduled, Standard
 from sciguide.reward import excess
 from sciguide.search import CMA, RandomSearch, Search, search
-from sciguide.training.kept import CHECKS, HELD, Best, History, gains
+from sciguide.training.kept import CHECKS, Best, History
 from sciguide.training.policy import PolicyModule
 
 LEAST_CHECKED = 1500  # trajectories from which some are spent on choosing the best state
@@ -64,27 +64,27 @@ def _search(
     report: Report,
     preference: float = EVEN,
 ) -> Policy:
-    """What the search finds, or with a budget of some size the formula, if that gains no more than a standard error on
-    the problems held out for that; these count as trajectories."""
-    held = held_problems(budget.trajectories)
+    """What the search finds, or with a budget of some size the formula, where that scores higher on the problems held
+    out for that; these count as trajectories."""
+    held = held_problems(task, budget.trajectories)
     each = budget.problems * budget.noises
     budget = replace(budget, trajectories=budget.trajectories - 2 * len(held) * HELD_NOISES)
 
     def score(candidate: NDArray, generation: int) -> float:
-        numbers = range(generation * budget.problems, (generation + 1) * budget.problems)
+        numbers = own_numbers(task.seed, generation * budget.problems, budget.problems)
         return float(task.score(policy(candidate), numbers, "tune", worth, budget.noises, preference).mean())
 
     best = search(make, score, budget.evaluations, state, lambda done, mean: report(done * each, mean))
     found, formula = policy(best), policy(np.zeros_like(best))
     if held:
-        scores = [task.score(p, held, "tune", worth, HELD_NOISES, preference) for p in (found, formula)]
-        return found if gains(*scores) else formula
+        scores = [task.score(p, held, "tune", worth, HELD_NOISES, preference).mean() for p in (found, formula)]
+        return found if scores[0] > scores[1] else formula
     return found
 
 
-def held_problems(trajectories: int) -> range:
+def held_problems(task: Task, trajectories: int) -> range:
     """The problems that decide between states of a policy, more of them the larger the budget."""
-    return range(HELD, HELD + trajectories // HELD_SHARE if trajectories >= LEAST_CHECKED else HELD)
+    return own_numbers(task.seed, HELD, trajectories // HELD_SHARE if trajectories >= LEAST_CHECKED else 0)
 
 
 def tune_scheduled(
@@ -163,7 +163,7 @@ def tune_learned(
     included; these count as trajectories."""
     policy = Learned(standard, len(task.actions), seed=task.seed)
     sizes = {k: v for k, v in options.items() if k in ("problems", "noises", "replicas")}
-    held = held_problems(trajectories)
+    held = held_problems(task, trajectories)
     updates = PolicyModule.updates_within(trajectories - CHECKS * len(held) * HELD_NOISES, **sizes)
     module = PolicyModule(policy, task, worth, updates, **options)
     h = module.hparams
