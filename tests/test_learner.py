@@ -314,8 +314,8 @@ def test_every_seed_has_problems_of_its_own_to_tune_on_and_to_choose_by():
     every = [n for numbers in tuned + held for n in numbers]
     assert len(set(every)) == len(every) and max(every) < JUDGED and tuned[0] == range(4000)
     assert max(map(max, tuned)) < HELD <= min(map(min, held))
-    for truths in (64, 100, 128, 333, 1000):
-        firsts = {numbers[0] % truths for numbers in held[:3]}
+    for count in (64, 100, 128, 333, 1000):
+        firsts = {numbers[0] % count for numbers in held[:3]}
         assert len(firsts) == 3
     assert all(numbers[0] % 8 == 0 for numbers in held)
 
