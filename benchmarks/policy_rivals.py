@@ -18,10 +18,15 @@ from sciguide.policy import Fixed, Policy
 from sciguide.reward import Pointwise, excess
 from sciguide.rollout import Problems, stages_apart
 from sciguide.search import CMA
-from sciguide.training.tune import Budget, tune_learned, tune_linear, tune_scheduled
+from sciguide.training.tune import KNOTS, Budget, tune_learned, tune_linear, tune_scheduled
 
 FORMULA, LEARNED, LINEAR, KNOWING = "formula", "learned, GRPO", "linear, CMA-ES", "formula that knows"
-SCHEDULES = ("constant, random search", "schedule, random search", "schedule, CMA-ES")
+SCHEDULES = (
+    "constant, random search",
+    "schedule, random search",
+    "schedule, CMA-ES",
+    f"schedule of {KNOTS} knots, CMA-ES",
+)
 NOISES = 8  # of a problem that is judged by
 MEASURED = 32  # trajectories that the scales of returns and observations take
 
@@ -116,6 +121,7 @@ def rivals(
         SCHEDULES[0]: lambda t, w, s: tune_scheduled(t, w, budget, knots=1),
         SCHEDULES[1]: lambda t, w, s: tune_scheduled(t, w, budget),
         SCHEDULES[2]: lambda t, w, s: tune_scheduled(t, w, budget, CMA),
+        SCHEDULES[3]: lambda t, w, s: tune_scheduled(t, w, budget, CMA, KNOTS),
     }
     feedback: dict[str, Callable[[Task, Worth, Any], Policy]] = {
         LINEAR: lambda t, w, s: tune_linear(t, w, s, budget),

@@ -17,8 +17,9 @@ from sciguide.policy import Scheduled, load_policy, save_policy
 from sciguide.receipts import write_json
 from sciguide.training.contest import OPTIONS, Rules, distance_of, make_problems
 from sciguide.training.problems import GROUPS, NEIGHBOURS
-from sciguide.training.tune import Budget, judge, tune_scheduled
+from sciguide.training.tune import Budget, tune_scheduled
 from sciguide.training.variety import Variety
+from sciguide.training.verdict import judge
 
 FILES = {"constant": "constant.pt", "learned, its mean": "mean.pt"}
 SCORES = "schedules.json"

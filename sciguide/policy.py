@@ -9,7 +9,8 @@ becomes 0, so that no policy can harm a field.
 - `Fixed`      the formula: 0 everywhere;
 - `Scheduled`  one action per noise level, whatever is seen;
 - `Linear`     affine feedback of the standardised observation;
-- `Learned`    a Gaussian whose mean is a small network of it; its mean alone where no `generator` is set.
+- `Learned`    a Gaussian whose mean is a small network of it, on top of a schedule; its mean alone where no `generator`
+  is set.
 
 All begin as the formula. A policy file holds plain types and tensors and is read with `weights_only=True`.
 """
@@ -116,16 +117,25 @@ class Linear:
 
 
 class Learned(nn.Module):
-    """N(network(z), exp(log_std)^2) for the standardised observation z; float64, on the device of the weights, which is
-    the host unless they are moved: what goes there and back is a few numbers.
+    """N(network(z) + schedule, exp(log_std)^2) for the standardised observation z; float64, on the device of the
+    weights, which is the host unless they are moved: what goes there and back is a few numbers.
 
-    `std`: of the actions at first. With `generator` set actions are drawn from it, without they are the mean. An
-    action is clamped before it is scored, so that it has the same log-probability when it is scored again.
+    `std`: of the actions at first; `schedule`: where none is given it is 0, and it stays as it is. With `generator` set
+    actions are drawn from it, without they are the mean. An action is clamped before it is scored, so that it has the
+    same log-probability when it is scored again.
     """
 
-    def __init__(self, standard: Standard, actions: int, width: int = 32, std: float = 0.8, seed: int = 0) -> None:
+    def __init__(
+        self,
+        standard: Standard,
+        actions: int,
+        width: int = 32,
+        std: float = 0.8,
+        seed: int = 0,
+        schedule: Scheduled | None = None,
+    ) -> None:
         super().__init__()
-        self.standard, self.actions, self.width = standard, actions, width
+        self.standard, self.actions, self.width, self.schedule = standard, actions, width, schedule
         self.generator: torch.Generator | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -136,26 +146,30 @@ class Learned(nn.Module):
         self.log_std = nn.Parameter(torch.full((actions,), std, dtype=torch.float64).log())
 
     def forward(self, observation: Tensor, action: Tensor | None = None) -> Choice:
-        mean = self.network(self.standard(observation.to(self.log_std)))
+        observation, given = observation.to(self.log_std), observation
+        mean = self.network(self.standard(observation))
+        if self.schedule:
+            mean = mean + self.schedule(observation).action
         std = self.log_std.clamp(-5, 1).exp()
         if action is None:
             if self.generator is None:
-                return certain(mean.to(observation))
+                return certain(mean.to(given))
             noise = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype).to(mean)
             action = bounded(mean + std * noise).detach()
         scaled = (action.to(mean) - mean) / std
         # up to the constant of the normal distribution
         log_prob = -(scaled.square() / 2 + std.log()).sum(1)
-        log_prob = log_prob.to(observation.device)
-        return Choice(action.to(observation), log_prob, torch.zeros_like(log_prob))
+        log_prob = log_prob.to(given.device)
+        return Choice(action.to(given), log_prob, torch.zeros_like(log_prob))
 
     def state(self) -> dict[str, Any]:
-        sizes = {"actions": self.actions, "width": self.width}
-        return {**self.standard._asdict(), **sizes, "weights": self.state_dict()}
+        told = {"actions": self.actions, "width": self.width, "schedule": self.schedule and self.schedule.state()}
+        return {**self.standard._asdict(), **told, "weights": self.state_dict()}
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> "Learned":
-        policy = cls(Standard(state["mean"], state["std"]), state["actions"], state["width"])
+        schedule = state["schedule"] and Scheduled.restore(state["schedule"])
+        policy = cls(Standard(state["mean"], state["std"]), state["actions"], state["width"], schedule=schedule)
         policy.load_state_dict(state["weights"])
         return policy.eval().requires_grad_(False)
 

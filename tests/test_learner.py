@@ -23,8 +23,9 @@ from sciguide.search import CMA, RandomSearch, search
 from sciguide.training.contest import Rules, distance_of, make_problems, take_up, truths
 from sciguide.training.policy import PolicyModule
 from sciguide.training.problems import RunProblems, Terms
-from sciguide.training.tune import Budget, between, trade_off, tune_learned, tune_linear, tune_scheduled
+from sciguide.training.tune import Budget, between, tune_learned, tune_linear, tune_scheduled
 from sciguide.training.variety import Variety
+from sciguide.training.verdict import trade_off
 
 
 class Pull:
@@ -334,14 +335,17 @@ def test_preference_weighs_physics_against_the_distribution_and_the_policy_sees_
 
 
 def test_the_best_state_on_held_problems_is_kept_and_the_way_is_written_down(tmp_path, monkeypatch):
-    """A policy that learning ruins ends as the formula, with which it began."""
+    """A policy that learning ruins ends as the schedule, or formula, with which it began."""
     task, worth, standard = oracle_task(setting="alike")
     monkeypatch.setattr("sciguide.training.tune.LEAST_CHECKED", 100)
+    monkeypatch.setattr("sciguide.training.tune.LEAST_SCHEDULED", 400)
     ruined = tune_learned(task, worth, standard, 400, tmp_path, learning_rate=5.0)
-    assert float(ruined.network[-1].weight.abs().max()) == 0.0, "the formula scored best"
+    assert float(ruined.network[-1].weight.abs().max()) == 0.0, "the first scored best"
     rows = (tmp_path / "history.csv").read_text().splitlines()
-    left = 400 - 3 * 2 * (400 // 64)  # three checks of a 64th of the trajectories in problems, of two noises each
+    # a quarter for a schedule, and three checks of a 64th of the trajectories in problems, of two noises each
+    left = 400 - 100 - 3 * 2 * (400 // 64)
     assert rows[0] == "update,trajectories,score,entropy,action_rms,at_limit" and len(rows) == 1 + left // 64
+    assert rows[1].startswith("1,164,") and (tmp_path / "schedule.json").is_file()
     again = tune_learned(task, worth, standard, 400, tmp_path, learning_rate=5.0)
     assert torch.equal(again.network[0].weight, ruined.network[0].weight)
     assert len((tmp_path / "history.csv").read_text().splitlines()) == len(rows)

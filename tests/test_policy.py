@@ -28,11 +28,12 @@ def observation(rows: int = 4) -> torch.Tensor:
 
 def some_policies() -> dict:
     torch.manual_seed(0)
-    learned = Learned(STANDARD, 2)
-    torch.nn.init.normal_(learned.network[-1].weight)
     table, weights = torch.randn(3, 2).double(), torch.randn(2, 4).double()
+    schedule = Scheduled([10.0, 1.0, 0.1], table)
+    learned = Learned(STANDARD, 2, schedule=schedule)
+    torch.nn.init.normal_(learned.network[-1].weight)
     return {
-        "scheduled": Scheduled([10.0, 1.0, 0.1], table),
+        "scheduled": schedule,
         "linear": Linear(STANDARD, weights),
         "learned": learned.requires_grad_(False),
     }
@@ -58,6 +59,15 @@ def test_a_schedule_is_found_by_the_noise_level():
     seen = torch.zeros(4, 3).double()
     seen[:, -1] = torch.tensor([10.0, 1.2, 0.1, 0.001]).log()
     assert Scheduled([10.0, 1.0, 0.1], table)(seen).action[:, 0].tolist() == [0, 2, 4, 4]
+
+
+def test_what_is_learned_stands_on_a_schedule():
+    policies = some_policies()
+    seen, alone = observation(), Learned(STANDARD, 2)
+    alone.load_state_dict(policies["learned"].state_dict())
+    expected = alone(seen).action + policies["scheduled"](seen).action
+    assert expected.abs().max() < 6 and (policies["scheduled"](seen).action != 0).all()
+    torch.testing.assert_close(policies["learned"](seen).action, expected)
 
 
 def test_log_probability_is_the_same_when_scored_again():

@@ -28,20 +28,17 @@ from sciguide.search import CMA
 from sciguide.spectra import Spectra
 from sciguide.training.problems import RunProblems, Terms
 from sciguide.training.tune import (
+    KNOTS,
     Budget,
-    Traded,
-    Verdict,
-    judge,
     silent,
-    trade_off,
     tune_learned,
     tune_linear,
     tune_scheduled,
 )
 from sciguide.training.variety import Variety
+from sciguide.training.verdict import Traded, Verdict, judge, trade_off
 
 FOLDER, OPTIONS, SCORES = "policies", "tune.json", "scores.json"
-KNOTS = 4  # of a schedule: a row a level is hundreds of numbers, more than any search finds in a usual budget
 Reporter = Callable[[str], Callable[[int, float], None]]  # of a rival: trajectories so far, score of the last ones
 
 

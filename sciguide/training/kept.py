@@ -17,7 +17,7 @@ COLUMNS = ("update", "trajectories", "score", "entropy", "action_rms", "at_limit
 
 
 class Best(Callback):
-    """Keeps the policy's state of the highest mean score on `problems` of their own, the formula, with which it begins,
+    """Keeps the policy's state of the highest mean score on `problems` of their own, that with which it begins
     included. It is part of a checkpoint, so a resumed run keeps the same."""
 
     def __init__(self, task: Task, worth: Worth, updates: int, problems: Sequence[int], noises: int) -> None:
@@ -49,16 +49,17 @@ class Best(Callback):
 
 class History(Callback):
     """A row of `path`, a CSV file, for every update: what the policy scored, the entropy of its actions up to a
-    constant (the sum of their log standard deviations), their root mean square, and the share of them at the limit."""
+    constant (the sum of their log standard deviations), their root mean square, and the share of them at the limit.
+    `each`: trajectories of an update; `spent`: before the first."""
 
-    def __init__(self, path: Path, each: int) -> None:
-        self.path, self.each = path, each
+    def __init__(self, path: Path, each: int, spent: int) -> None:
+        self.path, self.each, self.spent = path, each, spent
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         update = int(pl_module.update)
         rows = self._rows(update)
         found = [pl_module.last_score, *summary(pl_module.policy.log_std, pl_module.last_action)]
-        rows.append([update, update * self.each, *(f"{v:.6g}" for v in found)])
+        rows.append([update, self.spent + update * self.each, *(f"{v:.6g}" for v in found)])
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("w", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *rows])

@@ -1,33 +1,32 @@
-"""Tuning the rivals of one task with one budget: a schedule, affine feedback, the learned policy; and judging them.
+"""Tuning the rivals of one task with one budget: a schedule, affine feedback, the learned policy.
 
 Everything is keyed by the task's seed and kept in a folder, so that running again goes on where it stopped.
 """
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from numpy.typing import NDArray
-from torch import Tensor
 
-from sciguide.bootstrap import Interval, bootstrap, paired_bootstrap
 from sciguide.guidance import EVEN
 from sciguide.learner import HELD, Task, Worth, own_numbers
-from sciguide.policy import Fixed, Learned, Linear, Policy, Scheduled, Standard
-from sciguide.reward import excess
+from sciguide.policy import Learned, Linear, Policy, Scheduled, Standard
 from sciguide.search import CMA, RandomSearch, Search, search
 from sciguide.training.kept import CHECKS, Best, History
 from sciguide.training.policy import PolicyModule
 
-LEAST_CHECKED = 1500  # trajectories from which some are spent on choosing the best state
+LEAST_CHECKED = 500  # trajectories from which some are spent on choosing what is best
 HELD_SHARE, HELD_NOISES = 64, 2  # a problem held out for so many trajectories, with so many noises
+KNOTS = 4  # of a schedule: a row a level is hundreds of numbers, more than any search finds in a usual budget
+LEAST_SCHEDULED, SCHEDULED = 3000, 4  # from which the learned policy stands on a schedule, found with a fourth of them
 Report = Callable[[int, float], None]  # trajectories so far, mean score of the last ones
 
 
@@ -140,13 +139,13 @@ def tune_linear(
 
 
 class Progress(Callback):
-    """Tells `report` the trajectories so far and the score of the last ones."""
+    """Tells `report` the trajectories so far, those `spent` before included, and the score of the last ones."""
 
-    def __init__(self, report: Report, each: int) -> None:
-        self.report, self.each = report, each
+    def __init__(self, report: Report, each: int, spent: int) -> None:
+        self.report, self.each, self.spent = report, each, spent
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.report(int(pl_module.update) * self.each, pl_module.last_score)
+        self.report(self.spent + int(pl_module.update) * self.each, pl_module.last_score)
 
 
 def tune_learned(
@@ -159,21 +158,29 @@ def tune_learned(
     **options: Any,
 ) -> Policy:
     """The learned policy; `folder` takes the checkpoints from which it goes on, and `history.csv`; `options`: of
-    `PolicyModule`. With a budget of some size the state kept is the best on problems held out for that, the formula
-    included; these count as trajectories."""
-    policy = Learned(standard, len(task.actions), seed=task.seed)
+    `PolicyModule`. With a budget of some size the state kept is the best on problems held out for that, the first
+    included, and with a larger one it stands on a schedule that a search found first; all of that counts as
+    trajectories."""
+    held, schedule, spent = held_problems(task, trajectories), None, 0
+    if trajectories >= LEAST_SCHEDULED:
+        spent = trajectories // SCHEDULED
+        state = folder / "schedule.json" if folder else None
+        found = tune_scheduled(task, worth, Budget(spent), CMA, KNOTS, state, report)
+        schedule = found if found.table.any() else None
+    policy = Learned(standard, len(task.actions), seed=task.seed, schedule=schedule)
     sizes = {k: v for k, v in options.items() if k in ("problems", "noises", "replicas")}
-    held = held_problems(task, trajectories)
+    trajectories -= spent
     updates = PolicyModule.updates_within(trajectories - CHECKS * len(held) * HELD_NOISES, **sizes)
     module = PolicyModule(policy, task, worth, updates, **options)
     h = module.hparams
-    callbacks: list[Callback] = [Progress(report, h.problems * h.noises * h.replicas)]
+    each = h.problems * h.noises * h.replicas
+    callbacks: list[Callback] = [Progress(report, each, spent)]
     best = Best(task, worth, updates, held, HELD_NOISES) if held else None
     if best:
         callbacks.append(best)
     last = folder / "last.ckpt" if folder else None
     if folder:
-        callbacks.append(History(folder / "history.csv", h.problems * h.noises * h.replicas))
+        callbacks.append(History(folder / "history.csv", each, spent))
         callbacks.append(ModelCheckpoint(folder, filename="last", enable_version_counter=False))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
@@ -195,56 +202,3 @@ def tune_learned(
     if best:
         policy.load_state_dict(best.state)
     return policy.eval().requires_grad_(False)
-
-
-class Traded(NamedTuple):
-    """What a policy does with a preference: the `energy` score of its members, small is good, and by what factor the
-    residuals of finished fields exceed the data's, the geometric mean of max(R / R_data, 1)^(1/2)."""
-
-    preference: float
-    excess: float
-    energy: float
-
-
-def trade_off(
-    task: Task, worth: Worth, policy: Policy, numbers: Sequence[int], noises: int, steps: int = 5
-) -> list[Traded]:
-    """The front of a policy that was tuned for all preferences, on the problems to be judged by."""
-    out = []
-    for preference in np.linspace(0, 1, steps).tolist():
-        played = task.play(policy, numbers, "judge", worth, noises, preference=preference)
-        floors = [b.floors for b in task.problems(numbers)]
-        logs = [excess(p.rollout.energies[-1], f).mean() for p, f in zip(played, floors, strict=True)]
-        energy = float(torch.cat([p.energy for p in played]).mean())
-        out.append(Traded(preference, float(torch.stack(logs).mean().div(2).exp()), energy))
-    return out
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Scores of a policy on the problems to be judged by (P,), and the energy scores that are part of them, in the
-    distance that was tuned for, small is good; the mean score, and what it gains on the formula; network `evaluations`
-    and `iterations` of corrections per member."""
-
-    scores: Tensor
-    energies: Tensor
-    score: Interval
-    gain: Interval
-    evaluations: float
-    iterations: float
-
-
-def judge(
-    task: Task, worth: Worth, policies: dict[str, Policy], numbers: Sequence[int], noises: int
-) -> dict[str, Verdict]:
-    """All policies on the same problems and noise; the formula comes first, under `fixed`. Bootstrap over problems."""
-    policies = {"fixed": Fixed(len(task.actions)), **policies}
-    verdicts, formula = {}, None
-    for name, policy in policies.items():
-        played = task.play(policy, numbers, "judge", worth, noises)
-        scores, energies = (torch.cat([getattr(p, k) for p in played]) for k in ("score", "energy"))
-        formula = scores.numpy() if formula is None else formula
-        work = [torch.cat([getattr(p.rollout, k).sum(0) for p in played]) for k in ("evaluations", "iterations")]
-        intervals = bootstrap(scores.numpy(), np.mean), paired_bootstrap(scores.numpy(), formula)
-        verdicts[name] = Verdict(scores, energies, *intervals, *(float(w.mean()) for w in work))
-    return verdicts
