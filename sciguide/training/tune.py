@@ -23,7 +23,7 @@ from sciguide.search import CMA, RandomSearch, Search, search
 from sciguide.training.kept import CHECKS, Best, History
 from sciguide.training.policy import PolicyModule
 
-LEAST_CHECKED = 500  # trajectories from which some are spent on choosing what is best
+LEAST_CHECKED = 600  # trajectories from which some are spent on choosing what is best
 HELD_SHARE, HELD_NOISES = 64, 2  # a problem held out for so many trajectories, with so many noises
 KNOTS = 4  # of a schedule: a row a level is hundreds of numbers, more than any search finds in a usual budget
 LEAST_SCHEDULED, SCHEDULED = 3000, 4  # from which the learned policy stands on a schedule, found with a fourth of them
