@@ -46,8 +46,9 @@ def tune(
 
     The policies go into RUN/policies, for `generate --policy scheduled|linear|learned`. Running the same command again
     resumes. With 600 trajectories or more some are spent on problems held out for that: what scores lower there than
-    the formula is not taken. With 3,000 or more the learned policy stands on a schedule, found first. What varies from problem to problem is not told to the policy, which has to see it: the true
-    errors, how far off the model's estimates and the equations' constants are. All of it can stand in a file: -c FILE.
+    the formula is not taken. With 3,000 or more the learned policy stands on a schedule, found first. What varies from
+    problem to problem is not told to the policy, which has to see it: the true errors, how far off the model's
+    estimates and the equations' constants are. All of it can stand in a file: -c FILE.
 
     Args:
         run: a run's folder
