@@ -76,7 +76,7 @@ def main() -> None:
     made = {row.study for row in rows}
     kept = [row for row in read_table(path) if row["study"] not in made] if given.only else []
     about = f"relations that Gaussian fields settle; {given.date}; {torch.get_num_threads()} threads"
-    write_table(path, [*kept, *(row._asdict() for row in rows)], about, given.device)
+    write_table(path, [row._asdict() for row in rows], about, given.device, kept)
 
 
 if __name__ == "__main__":

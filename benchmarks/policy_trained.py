@@ -114,8 +114,8 @@ def main(argv: list[str] | None = None) -> int:
         scores = tuned(given.run, given.config, parent / str(seed), words)
         each.append(scores | beside(parent / str(seed), device))
     path = RESULTS / f"policy_trained{'_small' if given.small else ''}.csv"
-    table = [*earlier(path, given.run, given.config, trajectories), *rows(given.run, given.config, each, trajectories)]
-    write_table(path, table, f"policies on trained networks; {given.date}; 1 thread", given.device)
+    kept, about = earlier(path, given.run, given.config, trajectories), f"policies on trained networks; {given.date}"
+    write_table(path, rows(given.run, given.config, each, trajectories), f"{about}; 1 thread", given.device, kept)
     return 0
 
 

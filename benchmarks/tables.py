@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 RESULTS = Path(__file__).parent / "results"
+BEFORE = "earlier command: "  # in a header, of rows that were there
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -31,15 +32,22 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def write_table(
-    path: Path, rows: Sequence[Mapping[str, Any]], about: str, device: "torch.device | None" = None
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    about: str,
+    device: "torch.device | None" = None,
+    kept: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write `rows` with a header of comments, numbers with four digits, and print them. `device`: that they were made
-    on, which the header says where it is not the CPU."""
+    on, which the header says where it is not the CPU; `kept`: rows of the table that is there, which stay before them,
+    and the commands of its header with them."""
+    rows, before = [*kept, *rows], _commands(path) if kept else []
     path.parent.mkdir(parents=True, exist_ok=True)
     command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *map(shlex.quote, sys.argv[1:])])
     with path.open("w", newline="") as file:
         made = provenance(command) | on(device)
-        for line in (about, *(f"{name}: {text}" for name, text in made.items())):
+        before = [f"{BEFORE}{text}" for text in before if text != made["command"]]
+        for line in (about, *(f"{name}: {text}" for name, text in made.items()), *before):
             file.write(f"# {line}\n")
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -48,6 +56,12 @@ def write_table(
     widths = {k: max(len(k), *(len(short(r[k])) for r in rows)) for k in rows[0]}
     for row in [{k: k for k in widths}, *rows]:
         print("  ".join(short(row[k]).ljust(w) for k, w in widths.items()))
+
+
+def _commands(path: Path) -> list[str]:
+    """Which made the table that is there, the last one first."""
+    heads = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
+    return [line.removeprefix(start) for start in ("command: ", BEFORE) for line in heads if line.startswith(start)]
 
 
 def kept_in(folder: Path, device: "torch.device") -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import policy, policy_front, policy_trained
+from benchmarks import policy, policy_front, policy_trained, tables
 from benchmarks.policy_fields import ERROR, TwoFields
 from benchmarks.policy_rivals import FORMULA, KNOWING, LEARNED, NOISES, Case, compete, task_of, together
 from benchmarks.policy_stations import Approximate, Stations
@@ -141,3 +141,15 @@ def test_seeds_of_a_trained_run_are_averaged_problem_by_problem():
     apart = next(r for r in table if r["rival"] == "learned")
     assert apart["score"] == pytest.approx(fixed[0].mean() + 0.1 + noise.mean())
     assert apart["fixed low"] < apart["gain on fixed"] < apart["fixed high"]
+
+
+def test_rows_that_stay_in_a_table_stay_with_their_command(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    for i, name in enumerate(("one", "two", "three", "two")):
+        monkeypatch.setattr("sys.argv", ["benchmarks/a.py", "--only", name])
+        tables.write_table(
+            path, [{"of": name, "value": i}], "about", kept=[r for r in tables.read_table(path) if r["of"] != name]
+        )
+    assert [(r["of"], r["value"]) for r in tables.read_table(path)] == [("one", "0"), ("three", "2"), ("two", "3")]
+    lines = [line.partition("benchmarks.a")[2] for line in path.read_text().splitlines() if "command: " in line]
+    assert lines == [" --only two", " --only three", " --only one"]
