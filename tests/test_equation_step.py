@@ -357,3 +357,14 @@ def test_only_fields_that_the_equation_lets_move_move():
     assert beside.coupled and torch.equal(beside.correct(x0, 0.02)[:, 0], x0[:, 0])
     M = problem.model.prior.apply_M(x0 * torch.tensor([1.0, 0])[:, None, None], 0.02)
     torch.testing.assert_close(beside.conditional(x0, 0.02)[:, 0], M[:, 0], atol=1e-12, rtol=0)
+
+
+def test_octaves_are_those_of_fields_modelled_as_they_are():
+    """With a logarithm among the fields the residual is balanced from place to place, and s^2 is white."""
+    problem, octaves = Problem(0.1), [[4.0, 1.0, 0.5, 0.1]]
+    record = replace(problem.equation.record, octaves=octaves)
+    for log, expected in ((False, octaves), (True, [[1.0] * 4])):
+        normaliser = replace(problem.normaliser, log=np.array([log, False]))
+        problem.equation = EquationOnModel(record, normaliser, problem.model.grid)
+        problem.model.normaliser = normaliser
+        assert problem.step().shares.tolist() == expected
