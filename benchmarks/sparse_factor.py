@@ -54,10 +54,10 @@ def factorised(model: Model, constraints: Sequence[Constraint], steps: int) -> l
     """The constraints, equations that are coupled to observations and have more rows than the package factorises with a
     factor of their own; those of the last number of `steps` are kept."""
     for step in constraints:
-        if isinstance(step, EquationStep) and step.when == "always" and step.J.constant and step.factor is None:
+        if isinstance(step, EquationStep) and step.when == "always" and step.J.constant and step.system.factor is None:
             if int(step.J.valid.sum()) <= MOST_ROWS:
                 key = "told factors", step.name
                 if key not in model.steps or model.steps[key][0] != steps:
                     model.steps[key] = [steps, Told(step, steps + 1)]
-                step.factor = model.steps[key][1]
+                step.system.factor = model.steps[key][1]
     return list(constraints)

@@ -3,11 +3,8 @@
     x0 <- x0 - V J^T (J V J^T + s^2)^-1 r(x0)
 
 over the fields that the equation lets move and the rows of all its residuals (`sciguide/jacobian.py`), with the metric
-V of `sciguide/equation_metric.py`. The system is solved by conjugate gradients in float64, preconditioned by the
-diagonal of J V J^T in the sine or Hartley transform of each residual, which for constant coefficients is its symbol;
-where J varies, it is that of J at the prior's mean, between factors that make rows here as large as rows there. One
-iteration is the spectrally preconditioned gradient, of the best length. An equation whose J varies and which determines
-what moves is solved in the space of that instead (`sciguide/field_step.py`).
+V of `sciguide/equation_metric.py`. The system is solved by `sciguide/equation_system.py`; one iteration of that is the
+spectrally preconditioned gradient, of the best length.
 
 s^2 is the mean square of each residual on the training data, of each octave of the wavenumber where a record has them;
 0 makes the step a hard projection. `scales: ml` multiplies each V_f and all s^2, per member and step, by what makes the
@@ -20,7 +17,7 @@ finished field it is taken again until it gains no more.
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -28,23 +25,20 @@ from torch import Tensor
 
 from sciguide.antithetic import PAIRS, mean_residual
 from sciguide.constraints import EquationOnModel
-from sciguide.equation_factor import Factor
-from sciguide.equation_metric import Metric, only
-from sciguide.equation_spectrum import PROBES, Spectrum, spectrum_of
-from sciguide.field_step import FieldStep
-from sciguide.jacobian import At, Jacobian
+from sciguide.equation_metric import Metric
+from sciguide.equation_spectrum import PROBES, Spectrum
+from sciguide.equation_system import EquationSystem
+from sciguide.jacobian import Jacobian
 from sciguide.likelihood import equation_scales
 from sciguide.model import Model
 from sciguide.octaves import BANDS, Octaves
-from sciguide.solver import Solved, conjugate_gradients
+from sciguide.solver import Solved
 
 MOST_ITERATIONS = 1000  # whatever a policy asks for
-MOST_FACTORED = 3000  # rows of a system that is factorised
 LEAST_STRENGTH = 0.2  # below, a nonlinear equation leaves the estimate alone
 EXACT, INEXACT = 1e-6, 0.1  # share of the residual that solves may leave
 MOST_NEWTON, NEWTON_GAIN = 4, 0.9  # steps on the finished field, while each leaves less than this of R
 MOST_SCALES = 3  # fields whose scales are sought one by one
-LEAST_S2 = 1e-8  # of the mean predicted variance: an exact s^2 of 0 leaves rounding to be divided by
 
 
 class EquationStep:
@@ -107,11 +101,9 @@ class EquationStep:
         self.ratio = ratio if self.J.constant or not self.linear else None
         known = {c for own in self.channels for c in own}
         self.metric = Metric(model, self.J, self.coupled and len(known) < model.shape[0])
-        self.spectrum = lru_cache(maxsize=64)(partial(spectrum_of, self.J, self.metric, self.waves))
+        s2 = self.s2[:, None] * self.shares
+        self.system = EquationSystem(self.J, self.metric, self.waves, s2, told, iterations, self.tolerance)
         self.draws = lru_cache(maxsize=64)(self._draws)
-        small = self.J.constant and int(self.J.valid.sum()) <= MOST_FACTORED
-        self.factor = Factor(self.J, self.metric, self.waves) if small else None
-        self.field_step = FieldStep(self.J, self.metric, self.waves, told) if self.J.determines else None
         self.octaves = BANDS if self.J.constant else 1
         self.taken = self.s2.new_zeros(0)
         self.solved: Solved | None = None  # the last solve, for those who ask how it went
@@ -148,34 +140,18 @@ class EquationStep:
         return float(trace) > float(self.s2 @ valid.sum((1, 2)).double())
 
     def conditional(self, v: Tensor, sigma: float) -> Tensor:
-        """V v - V J^T (J V J^T + s^2)^-1 J V v: the metric given the equation, for observations beside it. Channels
-        that V does not reach have the prior's M, among themselves."""
-        moved = self.metric(v, sigma)
-        r = self.J.forward(moved)
-        field, least = r.new_ones(len(r), len(self.channels)), self._least(self.spectrum(sigma))
-        if self.factor is not None:
-            found = moved - self.metric(self.J.transpose(self.factor.solve(r, sigma, field, least)), sigma)
-        else:
-            found = moved - self.solve(r, sigma, field, least.expand(len(r), -1, -1), self.J.mean).image
-        held = [c for c in range(len(self.prior.mask)) if c not in self.metric.reaches]
-        if held:
-            found[:, held] = self.prior.apply_M(only(v, held), sigma)[:, held]
-        return found
+        """The metric given the equation, for observations beside it."""
+        return self.system.conditional(v, sigma)
 
     def features(self, x0: Tensor, sigma: float) -> Tensor:
         """Per octave the log of the residuals' energy over its predicted variance, and over white noise's, (B, 8); of
         each of the P equations where there are several, (B, 8 P)."""
         energy = self.waves.transform(self.J.at(x0).balanced(self.J.rows(x0))).square()
-        spectrum = self.spectrum(sigma)
-        predicted = spectrum.fields.sum(0) + self._least(spectrum)[:, self.waves.band]
+        spectrum = self.system.spectrum(sigma)
+        predicted = spectrum.fields.sum(0) + self.system.least(sigma)[:, self.waves.band]
         rows = [self.part_of == p for p in range(len(self.parts))]
         ratios = [ratio[:, of].mean(1) for ratio in (energy / predicted, energy / spectrum.white) for of in rows]
         return torch.cat([self.waves.means(ratio) for ratio in ratios], 1).clamp(1e-12, 1e12).log()
-
-    def _least(self, spectrum: Spectrum) -> Tensor:
-        """s^2 of every residual in each octave, (L, 4), never so small that rounding would be divided by it."""
-        smallest, s2 = LEAST_S2 * spectrum.fields.sum(0).mean((1, 2))[:, None], self.s2[:, None] * self.shares
-        return torch.where(s2 == 0, s2, torch.maximum(s2, smallest))
 
     def correct(
         self,
@@ -230,14 +206,15 @@ class EquationStep:
     ) -> Tensor:
         """V J^T (J V J^T + s^2)^-1 r with J at x0, for rows r (B, L, Y, X), bent as in `correct`; `spread`, like r, is
         added to s^2."""
-        at, spectrum, e = self.J.at(x0), self.spectrum(sigma), None
+        at, e = self.J.at(x0), None
         if self.ratio is not None:
             e = self.metric.roots(self.ratio(x0, sigma), sigma)
             at = at.after(self.J.channels.gather(e))
-        least = self._least(spectrum)
+        least = self.system.least(sigma)
         field, s2 = x0.new_ones(len(x0), len(self.channels)), least.expand(len(x0), -1, -1)
         if self.scales == "ml" and spread is None and bool((self.s2 > 0).all()):
-            field, factor = self._likely(spectrum, self.waves.transform(at.balanced(r)).square(), least)
+            energy = self.waves.transform(at.balanced(r)).square()
+            field, factor = self._likely(self.system.spectrum(sigma), energy, least)
             s2 = s2 * factor[:, None, None]
         if log_s2 is not None:
             s2 = s2 * log_s2.unflatten(1, (len(self.parts), -1))[:, self.part_of].exp()
@@ -247,7 +224,7 @@ class EquationStep:
         most = self.iterations
         if effort is not None:
             most = (most * effort.exp()).round().clamp(1, MOST_ITERATIONS).long()
-        self.solved = self.solve(r, sigma, field, s2, at, spread, most)
+        self.solved = self.system.solve(r, sigma, field, s2, at, spread, most)
         return self.solved.image if e is None else e * self.solved.image
 
     def _likely(self, spectrum: Spectrum, energy: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
@@ -260,48 +237,3 @@ class EquationStep:
             spectra = spectra.sum(0, keepdim=True)
         field[:, self.J.moving], factor = equation_scales(spectra, energy, noise)
         return field, factor
-
-    def solve(
-        self,
-        r: Tensor,
-        sigma: float,
-        field: Tensor,
-        s2: Tensor,
-        at: At,
-        spread: Tensor | None = None,
-        iterations: int | Tensor | None = None,
-    ) -> Solved:
-        """(J V J^T + s^2 + spread)^-1 r for rows r (B, L, Y, X), V with the scales `field` (B, F), or by octaves
-        (B, F, 4), `s2` (B, L, 4); its image is the step, V J^T of it."""
-        most = self.iterations if iterations is None else iterations
-        if self.field_step is not None:
-            return self.field_step.solve(r, sigma, field, s2, at, most, self.tolerance)
-        if self.factor is not None and self.factor.direct and at is self.J.mean and field.ndim == 2:
-            if bool((field != 1).any()) or bool((s2 != self._least(self.spectrum(sigma))).any()):
-                weights, left = self.factor.own(r, sigma, field, s2)
-                image = self.metric(self.J.transpose(weights, at), sigma, field)
-                return Solved(weights, image, torch.ones_like(left, dtype=torch.long), left)
-        noise, spectra = s2[..., self.waves.band], self.spectrum(sigma).fields
-        if field.ndim == 2:
-            diagonal = torch.einsum("bf,flyx->blyx", field, spectra) + noise
-        else:
-            diagonal = torch.einsum("bfyx,flyx->blyx", field[..., self.waves.band], spectra) + noise
-        if spread is not None:
-            diagonal = diagonal + _mean(spread, self.J.valid)[..., None, None]
-
-        def system(w: Tensor) -> tuple[Tensor, Tensor]:
-            step = self.metric(self.J.transpose(w, at), sigma, field)
-            told = self.waves.inverse(noise * self.waves.transform(w), w)
-            return self.J.forward(step, at) + (told if spread is None else told + spread * w), step
-
-        def precondition(w: Tensor) -> Tensor:
-            if self.factor is not None and field.ndim == 2:
-                return self.factor.solve(w, sigma, field, self._least(self.spectrum(sigma)))
-            return at.balanced(self.waves.inverse(self.waves.transform(at.balanced(w)) / diagonal, w))
-
-        return conjugate_gradients(system, precondition, r, most, self.tolerance)
-
-
-def _mean(rows: Tensor, valid: Tensor) -> Tensor:
-    """Of rows (B, L, Y, X) over the valid cells, (B, L)."""
-    return torch.where(valid, rows, 0).sum((-2, -1)) / valid.sum((-2, -1)).clamp(min=1)

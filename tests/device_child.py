@@ -35,7 +35,7 @@ from benchmarks.policy_rivals import task_of
 from benchmarks.policy_stations import Approximate, Stations
 from benchmarks.reanalysis_scores import Case, Method, score
 from benchmarks.sparse_problems import SETS, TASKS, problems
-from sciguide import equation_step
+from sciguide import equation_system
 from sciguide.actions import Actions, Levers
 from sciguide.baselines import kriged
 from sciguide.cli import main
@@ -240,11 +240,11 @@ def refused(device: str) -> xr.Dataset:
 
 def by_iterations(run: str, options: dict, device: str) -> xr.Dataset:
     """As a system of many rows."""
-    most, equation_step.MOST_FACTORED = equation_step.MOST_FACTORED, 0
+    most, equation_system.MOST_FACTORED = equation_system.MOST_FACTORED, 0
     try:
         return drawn(run, options, device)
     finally:
-        equation_step.MOST_FACTORED = most
+        equation_system.MOST_FACTORED = most
 
 
 def off(a: xr.Dataset, b: xr.Dataset) -> float:

@@ -59,7 +59,7 @@ def test_a_metric_by_octave_is_the_dense_one():
 def test_effort_multiplies_the_iterations_of_a_step():
     problem = Poisson(1e-3)
     step, x0 = problem.step(iterations=8), problem.estimate(0.5)
-    step.factor = None
+    step.system.factor = None
     whole = step.correct(x0, 0.5, effort=torch.zeros(3).double())
     assert step.taken.tolist() == [8, 8, 8] and torch.equal(whole, step.correct(x0, 0.5))
     step.correct(x0, 0.5, effort=torch.tensor([-6.0, -0.7, 0.4]).double())

@@ -95,8 +95,8 @@ def test_one_cholesky_factor_is_the_package_s_solve(model):
     step, _ = constraints_for(model, observations)
     v = torch.from_numpy(np.random.default_rng(0).standard_normal((3, *model.shape)))
     expected = [step.conditional(v, sigma) for sigma in (0.02, 1.0)]
-    step.factor = None
-    assert factorised(model, [step], 2) == [step] and isinstance(step.factor, Told)
+    step.system.factor = None
+    assert factorised(model, [step], 2) == [step] and isinstance(step.system.factor, Told)
     for sigma, wanted in zip((0.02, 1.0), expected, strict=True):
         torch.testing.assert_close(step.conditional(v, sigma), wanted, atol=1e-7 * float(wanted.abs().max()), rtol=0)
 

@@ -179,7 +179,7 @@ def test_two_residuals_are_solved_together(sigma, factored):
     """Geostrophic wind, each residual with an s^2 of its own, against dense algebra."""
     problem = Wind([1e-2, 0.3])
     step, x0 = problem.step(tolerance=1e-11, iterations=2000), problem.estimate(sigma)
-    step.factor = step.factor if factored else None
+    step.system.factor = step.system.factor if factored else None
     J, V = dense(problem, step, sigma)
     r = rows(problem, problem.equation.residual(x0))
     assert len(J) == r.shape[1] == 2 * int(problem.equation.operator.valid.sum())
@@ -199,7 +199,7 @@ def test_an_equation_over_levels(factored):
     """Hydrostatic balance: levels normalised one by one, a residual between them, against dense algebra."""
     problem, sigma = Layers(1e-2), 0.3
     step, x0 = problem.step(tolerance=1e-11, iterations=2000), problem.estimate(sigma)
-    step.factor = step.factor if factored else None
+    step.system.factor = step.system.factor if factored else None
     assert step.J.valid.shape == (3, 5, 4) and len(step.s2) == 3
     J, V = dense(problem, step, sigma)
     assert (V - V.T).abs().max() < 1e-12 * V.abs().max()
@@ -228,7 +228,7 @@ def test_likely_scales_of_two_residuals_still_reduce_them():
 def test_spectra_are_the_diagonals_of_the_transformed_matrices():
     problem, sigma = Wind([1e-2, 1e-2]), 0.5
     step = problem.step()
-    found = step.spectrum(sigma).fields.sum(0)
+    found = step.system.spectrum(sigma).fields.sum(0)
     w = torch.eye(found[0].numel(), dtype=torch.float64).reshape(-1, *found[0].shape)
     for k in range(2):
         probe = w.new_zeros(len(w), 2, *w.shape[1:])
@@ -256,14 +256,14 @@ def test_hard_projection_holds_to_the_solver_s_tolerance(tolerance):
 
 @pytest.mark.parametrize("sigma", [0.01, 0.3, 10.0])
 def test_one_iteration_is_the_preconditioned_gradient_of_the_best_length(sigma, monkeypatch):
-    monkeypatch.setattr("sciguide.equation_step.MOST_FACTORED", 0)
+    monkeypatch.setattr("sciguide.equation_system.MOST_FACTORED", 0)
     problem = Problem(1e-3)
     step, x0 = problem.step(iterations=1), problem.estimate(sigma)
     moved = step.correct(x0, sigma) - x0
     gradient = step.J.transpose(problem.equation.residual(x0))
     assert float((moved * gradient).sum()) < 0, "it goes down the energy"
     assert (problem.equation.energy(x0 + moved) < problem.equation.energy(x0)).all()
-    assert step.solved.iterations.tolist() == [1] * len(x0) and step.factor is None
+    assert step.solved.iterations.tolist() == [1] * len(x0) and step.system.factor is None
 
 
 def test_transposes_and_transforms():

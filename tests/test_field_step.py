@@ -81,7 +81,7 @@ def test_sparse_rows_are_those_of_autograd():
     step, x0 = problem.step(), problem.estimate()
     for member in range(3):
         J, _ = dense(problem, step, x0[member])
-        found = torch.from_numpy(step.field_step.matrix.at(step.J.at(x0), member).toarray())
+        found = torch.from_numpy(step.system.field_step.matrix.at(step.J.at(x0), member).toarray())
         torch.testing.assert_close(found, J, rtol=1e-12, atol=1e-12 * float(J.abs().max()))
 
 
@@ -110,7 +110,7 @@ def test_the_step_is_the_dense_regularised_least_squares(octaves):
 def test_rows_and_fields_agree_where_both_converge():
     problem = Walls()
     step, rows, x0 = problem.step(), problem.step(iterations=4000), problem.estimate()
-    rows.field_step = None
+    rows.system.field_step = None
     torch.testing.assert_close(step.correct(x0, SIGMA), rows.correct(x0, SIGMA), rtol=0, atol=1e-7)
 
 
@@ -144,7 +144,7 @@ def test_as_many_rows_as_points():
     eye[:, 1] = torch.eye(N * N, dtype=torch.float64).reshape(-1, N, N)
     V = step.metric(eye, SIGMA)[:, 1].flatten(1).T
     for member in range(2):
-        J = torch.from_numpy(step.field_step.matrix.at(at, member).toarray())
+        J = torch.from_numpy(step.system.field_step.matrix.at(at, member).toarray())
         expected = V @ J.T @ torch.linalg.solve(J @ V @ J.T + 0.3 * torch.eye(len(J)).double(), r[member].flatten())
         assert (moved[member].flatten() - expected).abs().max() < 1e-8 * expected.abs().max()
 

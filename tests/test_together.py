@@ -94,7 +94,7 @@ def test_each_has_its_own_s2(bands, direct, joint, monkeypatch):
     monkeypatch.setattr("sciguide.equation_step.Metric", lambda model, J, _: Metric(model, J, joint))
     step = EquationStep(model, both, "told", tolerance=1e-11, iterations=2000)
     assert len(step.metric.pairs) == (6 if joint else 3)
-    step.factor.direct = direct
+    step.system.factor.direct = direct
     valid, size, x0 = step.J.valid, int(np.prod(SHAPE)), fields(2)
     J = matrix(lambda v: step.J.forward(v)[:, valid], size)
     log_s2 = torch.tensor([[1.0] * bands + [-2.0] * bands, [-1.0] * bands + [0.5] * bands]).double()
