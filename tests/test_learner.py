@@ -10,6 +10,7 @@ from two_fields import make_task
 
 from benchmarks.policy import CASES
 from benchmarks.policy_rivals import FORMULA, KNOWING, LEARNED, LINEAR, SCHEDULES, compete, rows
+from sciguide.actions import USUAL, Levers
 from sciguide.bootstrap import paired_bootstrap
 from sciguide.cli import main
 from sciguide.errors import InputError
@@ -127,8 +128,8 @@ def test_a_schedule_is_linear_between_its_knots():
     np.testing.assert_allclose(between(levels, 3).sum(1), 1)
 
 
-def oracle_task(seed: int = 0, setting: str = "varies") -> tuple[Task, Worth, Standard]:
-    fields, task = make_task(setting, "told", "end", seed)
+def oracle_task(seed: int = 0, setting: str = "varies", levers: Levers = USUAL) -> tuple[Task, Worth, Standard]:
+    fields, task = make_task(setting, "told", "end", seed, levers)
     return task, *task.measure(Pointwise(torch.ones(fields.shape).double()), range(4), 2)
 
 
@@ -335,17 +336,19 @@ def test_preference_weighs_physics_against_the_distribution_and_the_policy_sees_
 
 
 def test_the_best_state_on_held_problems_is_kept_and_the_way_is_written_down(tmp_path, monkeypatch):
-    """A policy that learning ruins ends as the schedule, or formula, with which it began."""
-    task, worth, standard = oracle_task(setting="alike")
+    """A policy that learning ruins ends as that with which it began: the formula, or a schedule where work counts."""
     monkeypatch.setattr("sciguide.training.tune.LEAST_CHECKED", 100)
     monkeypatch.setattr("sciguide.training.tune.LEAST_SCHEDULED", 400)
-    ruined = tune_learned(task, worth, standard, 400, tmp_path, learning_rate=5.0)
-    assert float(ruined.network[-1].weight.abs().max()) == 0.0, "the first scored best"
-    rows = (tmp_path / "history.csv").read_text().splitlines()
-    # a quarter for a schedule, and three checks of a 64th of the trajectories in problems, of two noises each
-    left = 400 - 100 - 3 * 2 * (400 // 64)
-    assert rows[0] == "update,trajectories,score,entropy,action_rms,at_limit" and len(rows) == 1 + left // 64
-    assert rows[1].startswith("1,164,") and (tmp_path / "schedule.json").is_file()
-    again = tune_learned(task, worth, standard, 400, tmp_path, learning_rate=5.0)
-    assert torch.equal(again.network[0].weight, ruined.network[0].weight)
-    assert len((tmp_path / "history.csv").read_text().splitlines()) == len(rows)
+    for levers, spent in ((USUAL, 0), (Levers(compute=True), 100)):
+        folder = tmp_path / str(spent)
+        task, worth, standard = oracle_task(setting="alike", levers=levers)
+        ruined = tune_learned(task, worth, standard, 400, folder, learning_rate=5.0)
+        assert float(ruined.network[-1].weight.abs().max()) == 0.0, "the first scored best"
+        rows = (folder / "history.csv").read_text().splitlines()
+        # a quarter for a schedule, and three checks of a 64th of the trajectories in problems, of two noises each
+        left = 400 - spent - 3 * 2 * (400 // 64)
+        assert rows[0] == "update,trajectories,score,entropy,action_rms,at_limit" and len(rows) == 1 + left // 64
+        assert rows[1].startswith(f"1,{spent + 64},") and (folder / "schedule.json").is_file() == bool(spent)
+        again = tune_learned(task, worth, standard, 400, folder, learning_rate=5.0)
+        assert torch.equal(again.network[0].weight, ruined.network[0].weight)
+        assert len((folder / "history.csv").read_text().splitlines()) == len(rows)

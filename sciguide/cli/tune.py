@@ -46,9 +46,9 @@ def tune(
 
     The policies go into RUN/policies, for `generate --policy scheduled|linear|learned`. Running the same command again
     resumes. With 600 trajectories or more some are spent on problems held out for that: what scores lower there than
-    the formula is not taken. With 3,000 or more the learned policy stands on a schedule, found first. What varies from
-    problem to problem is not told to the policy, which has to see it: the true errors, how far off the model's
-    estimates and the equations' constants are. All of it can stand in a file: -c FILE.
+    the formula is not taken. What varies from problem to problem is not told to the policy, which has to see it: the
+    true errors, how far off the model's estimates and the equations' constants are. All of it can stand in a file: -c
+    FILE.
 
     Args:
         run: a run's folder
@@ -67,7 +67,8 @@ def tune(
         steps: evaluations of the network per member, or [least, most]
         bands: in which a policy bends the variance of each constraint
         octaves: in which it bends how far each variable may move
-        compute: it also decides how many iterations a correction takes, and where the chain ends
+        compute: it also decides how many iterations a correction takes, and where the chain ends; with 3,000
+            trajectories or more the learned policy then stands on a schedule, found first
         price: of a chain's evaluations, in units of the score; iterations cost a 25th of one
         trajectories: that each rival is tuned on
         judged: problems that the policies are judged by

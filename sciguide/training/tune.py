@@ -26,7 +26,7 @@ from sciguide.training.policy import PolicyModule
 LEAST_CHECKED = 600  # trajectories from which some are spent on choosing what is best
 HELD_SHARE, HELD_NOISES = 64, 2  # a problem held out for so many trajectories, with so many noises
 KNOTS = 4  # of a schedule: a row a level is hundreds of numbers, more than any search finds in a usual budget
-LEAST_SCHEDULED, SCHEDULED = 3000, 4  # from which the learned policy stands on a schedule, found with a fourth of them
+LEAST_SCHEDULED, SCHEDULED = 3000, 4  # trajectories from which a schedule is sought first, with a fourth of them
 Report = Callable[[int, float], None]  # trajectories so far, mean score of the last ones
 
 
@@ -159,10 +159,12 @@ def tune_learned(
 ) -> Policy:
     """The learned policy; `folder` takes the checkpoints from which it goes on, and `history.csv`; `options`: of
     `PolicyModule`. With a budget of some size the state kept is the best on problems held out for that, the first
-    included, and with a larger one it stands on a schedule that a search found first; all of that counts as
-    trajectories."""
+    included. With a larger one a policy that decides where chains end stands on a schedule that a search found first:
+    few actions try that jump. All of this counts as trajectories."""
     held, schedule, spent = held_problems(task, trajectories), None, 0
-    if trajectories >= LEAST_SCHEDULED:
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    if task.levers.compute and trajectories >= LEAST_SCHEDULED:
         spent = trajectories // SCHEDULED
         state = folder / "schedule.json" if folder else None
         found = tune_scheduled(task, worth, Budget(spent), CMA, KNOTS, state, report)
