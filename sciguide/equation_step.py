@@ -86,8 +86,8 @@ class EquationStep:
         told = told.repeat_interleave(levels)[self.J.live]
         self.s2 = told * (not hard)
         # of residuals as the data have them; those of a logarithm's slopes are balanced otherwise from place to place
-        known = equation.record.octaves if self.J.constant else []
-        shares = self.s2.new_tensor(known or [[1.0] * BANDS] * K)
+        octaves = equation.record.octaves if self.J.constant else []
+        shares = self.s2.new_tensor(octaves or [[1.0] * BANDS] * K)
         self.shares = shares.repeat_interleave(levels, 0)[self.J.live]
         part_of = torch.as_tensor(equation.part_of, device=self.s2.device)
         self.part_of = part_of.repeat_interleave(levels)[self.J.live]
