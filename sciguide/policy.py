@@ -12,7 +12,8 @@ becomes 0, so that no policy can harm a field.
 - `Learned`    a Gaussian whose mean is a small network of it, on top of a schedule; its mean alone where no `generator`
   is set.
 
-All begin as the formula, or as the schedule that they stand on. A policy file holds plain types and tensors and is read with `weights_only=True`.
+All begin as the formula, or as the schedule that they stand on. A policy file holds plain types and tensors and is read
+with `weights_only=True`.
 """
 
 import os
