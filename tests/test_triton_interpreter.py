@@ -96,7 +96,7 @@ def scattered(count: int) -> list[dict]:
     return out
 
 
-CASES["scattered"] = scattered(6)
+CASES["scattered"] = scattered(4)
 
 
 @pytest.fixture(scope="module")
